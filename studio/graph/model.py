@@ -1,0 +1,128 @@
+"""The model as everything else sees it: one ONNX graph with promises."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a model came from.
+
+    `path` is the `.onnx` or `.py` file. For Python, `factory` names the callable in it that
+    returns the `nn.Module`, `weights` an optional `.safetensors` / `.pth` file, and
+    `input_shapes` the shape of each input including the batch dimension.
+    """
+
+    path: Path
+    factory: str | None = None
+    weights: Path | None = None
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def is_python(self) -> bool:
+        return self.factory is not None
+
+    @property
+    def name(self) -> str:
+        """Short name shown in titles and used for file names."""
+        return self.path.stem if self.factory is None else f"{self.path.stem}:{self.factory}"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing preparation did: which rule, to which layer, what was done and why."""
+
+    rule: str
+    layer: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class ModelGraph:
+    """An `onnx_ir.Model` with promises.
+
+    Node and value names are unique, non-empty and stable; constants are initializers; shapes and
+    types are inferred where they can be; nodes are in topological order; the opset is at least 13.
+    Treat the graph as immutable: passes work on a `copy()`.
+    """
+
+    ir: ir.Model
+    source: ModelSource
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+    _nodes: dict[str, ir.Node] = field(init=False, repr=False, compare=False)
+    _values: dict[str, ir.Value] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        nodes = {node.name or "": node for node in self.ir.graph}
+        values: dict[str, ir.Value] = {}
+        for value in (*self.ir.graph.inputs, *self.ir.graph.initializers.values()):
+            values[value.name or ""] = value
+        for node in self.ir.graph:
+            values.update({value.name: value for value in node.outputs if value.name})
+        object.__setattr__(self, "_nodes", nodes)
+        object.__setattr__(self, "_values", values)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard ONNX domain."""
+        return self.ir.opset_imports.get("", 0)
+
+    @property
+    def inputs(self) -> tuple[ir.Value, ...]:
+        """Inputs the caller must feed (initializers excluded)."""
+        known = self.ir.graph.initializers
+        return tuple(value for value in self.ir.graph.inputs if value.name not in known)
+
+    @property
+    def outputs(self) -> tuple[ir.Value, ...]:
+        return tuple(self.ir.graph.outputs)
+
+    @property
+    def initializers(self) -> dict[str, ir.Value]:
+        return dict(self.ir.graph.initializers)
+
+    def nodes(self) -> Iterator[ir.Node]:
+        """Nodes in topological order."""
+        return iter(self.ir.graph)
+
+    def node(self, name: str) -> ir.Node:
+        return self._nodes[name]
+
+    def value(self, name: str) -> ir.Value:
+        return self._values[name]
+
+    def has_value(self, name: str) -> bool:
+        return name in self._values
+
+    def constant(self, name: str) -> np.ndarray:
+        """Value of the initializer `name`."""
+        tensor = self._values[name].const_value
+        assert tensor is not None, f"{name} is not a constant"
+        return tensor.numpy()
+
+    def copy(self) -> ModelGraph:
+        """A deep copy of the graph; the weights themselves are shared."""
+        return replace(self, ir=self.ir.clone())
+
+    def to_proto(self) -> onnx.ModelProto:
+        return ir.to_proto(self.ir)
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """True if `value` is an initializer (and not fed by the caller)."""
+    return value is not None and value.const_value is not None and value.producer() is None
+
+
+def is_float(value: ir.Value) -> bool:
+    """True if `value` holds floating-point numbers (or its type is not known)."""
+    return value.dtype is None or value.dtype in FLOAT_TYPES
