@@ -1,0 +1,1 @@
+"""How good the quantized model is: accuracy, distances to float, per layer."""

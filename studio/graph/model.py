@@ -115,7 +115,8 @@ class ModelGraph:
         return replace(self, ir=self.ir.clone())
 
     def to_proto(self) -> onnx.ModelProto:
-        return ir.to_proto(self.ir)
+        """The model as one protobuf message that holds all weights, external ones too."""
+        return ir.to_proto(ir.external_data.load_to_model(self.ir.clone()))
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -1,0 +1,4 @@
+"""Numerics of one tensor: grids, encodings, fake-quantization, statistics, observers.
+
+Knows no graph. Arrays are NumPy; what runs inside a training step is torch (`affine`).
+"""

@@ -1,0 +1,166 @@
+"""Evaluation: the simulated model against the float model on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from studio.analysis.quality import Accuracy, DistanceMeter, Evaluation, LayerQuality
+from studio.data.dataset import Batch, Dataset
+from studio.errors import DataError
+from studio.graph.model import ModelGraph
+from studio.jobs.events import CancelToken, Emit, Progress
+from studio.quant.encoding import Encoding
+from studio.runtime.budget import BudgetedReader
+from studio.runtime.session import Optimizations, Session, float_session
+from studio.sim.plan import Plan
+from studio.sim.qdq import Constants, dequantized_name, insert_qdq
+
+LAYER_SAMPLES = 64
+"""Samples the per-layer distances are measured on."""
+
+
+class AccuracyMeter:
+    """Counts top-1 and top-5 hits of class scores (samples, classes)."""
+
+    def __init__(self) -> None:
+        self._top1 = self._top5 = self._samples = 0
+
+    def add(self, scores: np.ndarray, labels: np.ndarray) -> None:
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
+        hits = best == labels[:, None]
+        self._top1 += int(hits[:, 0].sum())
+        self._top5 += int(hits.any(axis=1).sum())
+        self._samples += len(labels)
+
+    def result(self) -> Accuracy | None:
+        """Percentages; None if nothing was added."""
+        if not self._samples:
+            return None
+        return Accuracy(100 * self._top1 / self._samples, 100 * self._top5 / self._samples)
+
+
+class AgreementMeter:
+    """Counts samples for which two sets of class scores have the same best class."""
+
+    def __init__(self) -> None:
+        self._same = self._samples = 0
+
+    def add(self, scores: np.ndarray, other: np.ndarray) -> None:
+        self._same += int((scores.argmax(axis=1) == other.argmax(axis=1)).sum())
+        self._samples += len(scores)
+
+    def result(self) -> float | None:
+        """Percent; None if nothing was added."""
+        return 100 * self._same / self._samples if self._samples else None
+
+
+def class_scores(output: np.ndarray) -> np.ndarray | None:
+    """`output` as (samples, classes), or None if it is no vector of class scores."""
+    if output.ndim < 2 or output.shape[1] < 2 or any(size != 1 for size in output.shape[2:]):
+        return None
+    return output.reshape(output.shape[:2])
+
+
+def simulated_session(
+    graph: ModelGraph, plan: Plan, encodings: Mapping[str, Encoding], layers: bool = False
+) -> Session:
+    """The simulation in onnxruntime; `layers` makes every layer's output readable."""
+    model = insert_qdq(graph, plan, encodings, constants=Constants.FLOAT)
+    outputs = [simulated_name(graph, plan, layer.output) for layer in plan.layers] if layers else []
+    return Session(model, optimizations=Optimizations.FLOAT, outputs=outputs)
+
+
+def simulated_name(graph: ModelGraph, plan: Plan, tensor: str) -> str:
+    """Name in the quantized graph of what readers of `tensor` get."""
+    if plan.tensors[tensor].spec is None:
+        return tensor
+    value = graph.value(tensor)
+    return dequantized_name(tensor, value.is_graph_output() and value.producer() is not None)
+
+
+def evaluate(
+    graph: ModelGraph,
+    plan: Plan,
+    encodings: Mapping[str, Encoding],
+    data: Dataset,
+    *,
+    limit: int | None,
+    batch_size: int,
+    emit: Emit,
+    cancel: CancelToken,
+) -> Evaluation:
+    """Accuracy where there are labels; distances of outputs and layers always.
+
+    Layer distances are measured on `LAYER_SAMPLES` of the samples. Raises DataError if the data
+    hold no sample.
+    """
+    total = min(len(data), limit or len(data))
+    layer_total = min(total, LAYER_SAMPLES)
+    steps = total + layer_total
+    float_meter, meter, agreement = AccuracyMeter(), AccuracyMeter(), AgreementMeter()
+    output_meter = DistanceMeter()
+    reference, simulated = float_session(graph), simulated_session(graph, plan, encodings)
+    done = 0
+    for batch in data.subset(total).batches(batch_size, cancel=cancel):
+        expected = next(iter(reference.run(batch.inputs).values()))
+        actual = next(iter(simulated.run(batch.inputs).values()))
+        output_meter.add(expected, actual)
+        scores, other = class_scores(expected), class_scores(actual)
+        if scores is not None and other is not None:
+            agreement.add(scores, other)
+            if batch.labels is not None:
+                float_meter.add(scores, batch.labels)
+                meter.add(other, batch.labels)
+        done += len(batch.indices)
+        emit(Progress("Evaluating", done, steps, f"{done} of {total} samples"))
+    if not done:
+        raise DataError("There is no sample to evaluate on.", "Choose a folder with images or arrays.")
+    del reference, simulated
+    batches = data.subset(layer_total).batches(batch_size, cancel=cancel)
+    layers = _layer_distances(graph, plan, encodings, batches, done, steps, emit, cancel)
+    return Evaluation(
+        data=data.name,
+        samples=done,
+        synthetic=data.synthetic,
+        float_accuracy=float_meter.result(),
+        accuracy=meter.result(),
+        agreement=agreement.result(),
+        output=output_meter.result(),
+        layers=layers,
+    )
+
+
+def _layer_distances(
+    graph: ModelGraph,
+    plan: Plan,
+    encodings: Mapping[str, Encoding],
+    batches: Iterator[Batch],
+    done: int,
+    steps: int,
+    emit: Emit,
+    cancel: CancelToken,
+) -> tuple[LayerQuality, ...]:
+    inner = {value.name for value in graph.inputs}
+    layers = [
+        layer
+        for layer in plan.layers
+        if layer.output not in inner and plan.tensors[layer.output].spec is not None
+    ]
+    names = {layer.output: simulated_name(graph, plan, layer.output) for layer in layers}
+    meters = {layer.output: DistanceMeter() for layer in layers}
+    reference = float_session(graph, list(names))
+    simulated = simulated_session(graph, plan, encodings, layers=True)
+    reader = BudgetedReader(reference, list(names))
+    for batch in batches:
+        for part, expected in reader.read(batch.inputs):
+            cancel.check()
+            actual = simulated.run(part, [names[name] for name in expected])
+            for name, array in expected.items():
+                meters[name].add(array, actual[names[name]])
+        done += len(batch.indices)
+        emit(Progress("Evaluating", done, steps, "layer by layer"))
+    return tuple(LayerQuality(layer.name, layer.output, meters[layer.output].result()) for layer in layers)
+
+

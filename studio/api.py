@@ -1,0 +1,176 @@
+"""The Python API: open a model, simulate its quantization, export it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studio.analysis.evaluate import simulated_session
+from studio.data.arrays import ArrayData
+from studio.data.dataset import Dataset
+from studio.errors import ConfigError, DataError
+from studio.export.bundle import export_bundle
+from studio.export.summary import ExportSummary
+from studio.graph.model import ModelGraph
+from studio.graph.open import open_model as open_graph
+from studio.jobs.events import CancelToken, Emit, silent
+from studio.project.steps import batch_size_for, input_specs
+from studio.quant.encoding import Encoding
+from studio.quant.statistics import TensorStatistics
+from studio.runtime.ops import unsupported_ops
+from studio.runtime.session import Session
+from studio.sim.calibration import collect_statistics
+from studio.sim.config import QuantConfig
+from studio.sim.encodings import compute_encodings
+from studio.sim.placement import place
+
+Arrays = Any  # an array or torch tensor (batch, ...), or a mapping input name -> array
+
+
+def open_model(
+    path: str | Path,
+    *,
+    factory: str | None = None,
+    weights: str | Path | None = None,
+    input_shapes: tuple[tuple[int, ...], ...] = (),
+    trust: bool = False,
+) -> ModelGraph:
+    """Open and prepare an `.onnx` file, or a PyTorch model as `"file.py:factory"`.
+
+    `trust=True` is needed for Python code, which opening executes. Raises ModelError,
+    UnsupportedOpsError (all ops at once) and ConsentRequiredError.
+    """
+    return open_graph(
+        path,
+        factory=factory,
+        weights=weights,
+        input_shapes=input_shapes,
+        trust=trust,
+        check=unsupported_ops,
+    )
+
+
+class QuantSim:
+    """A model as its quantized self: placed at once, calibrated with data, called like a function.
+
+    `plan` says how every tensor is quantized or why not; `encodings` maps tensor names to their
+    `Encoding` once calibrated.
+    """
+
+    def __init__(self, graph: ModelGraph, config: QuantConfig | None = None) -> None:
+        self.graph = graph
+        self.config = config or QuantConfig()
+        self.plan = place(graph, self.config)
+        self.statistics: Mapping[str, TensorStatistics] = {}
+        self.encodings: Mapping[str, Encoding] = {}
+        self.data: Dataset | None = None
+        self._session: Session | None = None
+
+    def calibrate(
+        self,
+        data: Dataset | Iterable[Arrays] | Arrays,
+        *,
+        batch_size: int = 16,
+        emit: Emit = silent,
+        cancel: CancelToken | None = None,
+    ) -> QuantSim:
+        """Collect statistics on `data`: a dataset, an array of samples, or an iterable of batches
+        (arrays, torch tensors, or mappings input name -> array). Raises DataError.
+        """
+        dataset = self._dataset(data)
+        size = batch_size_for(self.graph, batch_size)
+        batches = (batch.inputs for batch in dataset.batches(size, cancel=cancel))
+        self.statistics = collect_statistics(
+            self.graph,
+            self.plan.observed,
+            batches,
+            len(dataset),
+            emit=emit,
+            cancel=cancel or CancelToken(),
+        )
+        self.encodings = compute_encodings(self.graph, self.plan, self.statistics)
+        self.data, self._session = dataset, None
+        return self
+
+    def __call__(self, inputs: Arrays) -> Any:
+        """What the exported file computes for one batch.
+
+        Returns torch tensors for torch tensors and arrays for arrays; a tuple if the model has
+        several outputs. Raises ConfigError before calibration.
+        """
+        if not self.encodings:
+            raise ConfigError("The model is not calibrated yet.", "Call calibrate(data) first.")
+        if self._session is None:
+            self._session = simulated_session(self.graph, self.plan, self.encodings)
+        first = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
+        names = [value.name or "" for value in self.graph.outputs]
+        values = self._session.run(self._named(inputs), names)
+        results = tuple(values[name] for name in names)
+        if not isinstance(first, np.ndarray) and hasattr(first, "detach"):
+            import torch
+
+            results = tuple(torch.from_numpy(result) for result in results)
+        return results[0] if len(results) == 1 else results
+
+    def _named(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        """`inputs` by input name, as arrays of the input's type."""
+        specs = input_specs(self.graph)
+        given = inputs if isinstance(inputs, Mapping) else {specs[0].name: inputs}
+        missing = [spec.name for spec in specs if spec.name not in given]
+        if missing:
+            raise DataError(
+                f"No values for the model input {missing[0]!r}.",
+                f"Give a mapping with {', '.join(repr(spec.name) for spec in specs)}.",
+            )
+        return {spec.name: _array(given[spec.name]).astype(spec.dtype, copy=False) for spec in specs}
+
+    def _dataset(self, data: Any) -> Dataset:
+        if isinstance(data, Dataset):
+            return data
+        if isinstance(data, Mapping) or hasattr(data, "shape"):
+            batches = [self._named(data)]
+        else:
+            batches = [self._named(batch) for batch in data]
+        if not batches:
+            raise DataError("There is no sample to calibrate on.", "Give at least one batch.")
+        arrays = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+        return ArrayData("arrays", arrays, None, input_specs(self.graph))
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
+def export(
+    sim: QuantSim,
+    folder: str | Path,
+    *,
+    emit: Emit = silent,
+    cancel: CancelToken | None = None,
+) -> ExportSummary:
+    """Write the artifacts of a calibrated `sim` into `folder` and verify them on calibration data.
+
+    Raises ExportError, ConfigError before calibration.
+    """
+    if sim.data is None:
+        raise ConfigError("The model is not calibrated yet.", "Call calibrate(data) first.")
+    return export_bundle(
+        sim.graph,
+        sim.config,
+        sim.plan,
+        sim.encodings,
+        Path(folder),
+        statistics=sim.statistics,
+        calibration_data=sim.data.name,
+        calibration_samples=len(sim.data),
+        synthetic=sim.data.synthetic,
+        evaluation=None,
+        recipe=None,
+        samples=sim.data,
+        batch_size=batch_size_for(sim.graph, 8),
+        emit=emit,
+        cancel=cancel or CancelToken(),
+    )

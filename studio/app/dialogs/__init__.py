@@ -1,0 +1,1 @@
+"""Dialogs: consent, data, export summary, errors."""

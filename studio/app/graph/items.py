@@ -1,0 +1,291 @@
+"""The things on the canvas: boxes, lines in chunks, and the lines of the selected box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtGui import QBrush, QColor, QFontMetricsF, QPainter, QPainterPath, QPen
+from PySide6.QtWidgets import QGraphicsItem, QStyleOptionGraphicsItem, QWidget
+
+from studio.app.graph.model import CanvasNode, Point, node_size
+from studio.app.theme import Theme, ui_font
+
+FAR = 0.4  # below this zoom: plain rectangles, no text
+RADIUS = 6.0
+STRIPE = 5.0
+CHUNK = 48
+_NO_PEN = QPen(Qt.PenStyle.NoPen)
+
+
+class Ink:
+    """Pens, brushes and fonts of one theme, made once and shared by all items."""
+
+    def __init__(self, theme: Theme) -> None:
+        self.theme = theme
+        self.fill = QBrush(theme.color("surface"))
+        self.selected_fill = QBrush(_mix(theme.color("surface"), theme.color("selection"), 0.6))
+        self.far_fill = QBrush(theme.color("border_strong"))
+        self.badge_fill = QBrush(theme.color("accent_soft"))
+        self.active_badge_fill = QBrush(theme.color("background"))
+        self.io_fill = QBrush(theme.color("raised"))
+        self.border = _pen(theme.color("border"), 1.0)
+        self.accent = _pen(theme.color("accent"), 2.0)
+        self.hover = _pen(theme.color("border_strong"), 1.0)
+        self.edge = _pen(theme.color("edge"), 1.0)
+        self.active_edge = _pen(theme.color("accent"), 2.0)
+        self.text = QPen(theme.color("text"))
+        self.muted = QPen(theme.color("muted"))
+        self.link = QPen(theme.color("link"))
+        self.title_font = ui_font(13, ui_font().Weight.DemiBold)
+        self.small_font = ui_font(11)
+        self.badge_font = ui_font(11, ui_font().Weight.Medium)
+        self.title_metrics = QFontMetricsF(self.title_font)
+        self.small_metrics = QFontMetricsF(self.small_font)
+        self.badge_metrics = QFontMetricsF(self.badge_font)
+
+
+class NodeItem(QGraphicsItem):
+    """One box, centred on its position."""
+
+    def __init__(self, node: CanvasNode, ink: Ink) -> None:
+        super().__init__()
+        width, height = node_size(node)
+        self._box = QRectF(-width / 2, -height / 2, width, height)
+        self._bounds = self._box.adjusted(-3, -3, 3, 3)
+        self._ink = ink
+        self.active = False
+        self.matched = False
+        self.hovered = False
+        self.setZValue(2)
+        self.setFlag(QGraphicsItem.GraphicsItemFlag.ItemIsSelectable, False)
+        self.set_node(node)
+
+    def set_node(self, node: CanvasNode) -> None:
+        self.node = node
+        self._fill = QBrush(node.color) if node.color is not None else None
+        self._texts: tuple[str, str, float] | None = None
+        self.setToolTip(node.tooltip)
+        self.update()
+
+    def set_ink(self, ink: Ink) -> None:
+        self._ink = ink
+        self._texts = None
+        self.update()
+
+    @property
+    def box(self) -> QRectF:
+        """The box in item coordinates."""
+        return self._box
+
+    def boundingRect(self) -> QRectF:
+        return self._bounds
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionGraphicsItem, widget: QWidget | None = None
+    ) -> None:
+        scale = painter.worldTransform().m11()
+        if scale < FAR:
+            self._paint_far(painter)
+        elif self.node.shape == "io":
+            self._paint_io(painter)
+        else:
+            self._paint_layer(painter)
+
+    def _paint_far(self, painter: QPainter) -> None:
+        ink = self._ink
+        painter.fillRect(self._box, self._fill or ink.far_fill)
+        if self.active or self.matched:
+            painter.setPen(ink.accent)
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRect(self._bounds)
+
+    def _outline(self) -> QPen:
+        if self.active or self.matched:
+            return self._ink.accent
+        return self._ink.hover if self.hovered else self._ink.border
+
+    def _paint_layer(self, painter: QPainter) -> None:
+        ink, box = self._ink, self._box
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(self._outline())
+        painter.setBrush(ink.selected_fill if self.active else ink.fill)
+        painter.drawRoundedRect(box, RADIUS, RADIUS)
+        if self._fill is not None:
+            painter.save()
+            painter.setClipRect(QRectF(box.left(), box.top(), STRIPE, box.height()))
+            painter.setPen(_NO_PEN)
+            painter.setBrush(self._fill)
+            inset = 1.0 if self.active else 0.0
+            painter.drawRoundedRect(
+                box.adjusted(inset, inset, -inset, -inset), RADIUS - inset, RADIUS - inset
+            )
+            painter.restore()
+        if self._texts is None:
+            self._texts = self._elide()
+        title, subtitle, badge_width = self._texts
+        left = box.left() + 16
+        if badge_width:
+            pill = QRectF(box.right() - badge_width - 8, box.top() + 8, badge_width, 17)
+            painter.setPen(_NO_PEN)
+            painter.setBrush(ink.active_badge_fill if self.active else ink.badge_fill)
+            painter.drawRoundedRect(pill, 8.5, 8.5)
+            painter.setPen(ink.link)
+            painter.setFont(ink.badge_font)
+            painter.drawText(pill, Qt.AlignmentFlag.AlignCenter, self.node.badge)
+        painter.setPen(ink.text)
+        painter.setFont(ink.title_font)
+        painter.drawText(QPointF(left, box.top() + 20.5), title)
+        painter.setPen(ink.muted)
+        painter.setFont(ink.small_font)
+        painter.drawText(QPointF(left, box.top() + 37), subtitle)
+
+    def _paint_io(self, painter: QPainter) -> None:
+        ink, box = self._ink, self._box
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(self._outline())
+        painter.setBrush(ink.selected_fill if self.active else ink.io_fill)
+        painter.drawRoundedRect(box, box.height() / 2, box.height() / 2)
+        text = f"{self.node.title}  {self.node.subtitle}".strip()
+        painter.setPen(ink.muted)
+        painter.setFont(ink.small_font)
+        text = ink.small_metrics.elidedText(text, Qt.TextElideMode.ElideMiddle, box.width() - 24)
+        painter.drawText(box, Qt.AlignmentFlag.AlignCenter, text)
+
+    def _elide(self) -> tuple[str, str, float]:
+        ink, node = self._ink, self.node
+        badge = ink.badge_metrics.horizontalAdvance(node.badge) + 16 if node.badge else 0.0
+        room = self._box.width() - 16 - 10
+        middle = Qt.TextElideMode.ElideMiddle
+        title_room = room - (badge + 6 if badge else 0.0)
+        title = ink.title_metrics.elidedText(node.title, Qt.TextElideMode.ElideRight, title_room)
+        return title, ink.small_metrics.elidedText(node.subtitle, middle, room), badge
+
+
+class EdgeChunk(QGraphicsItem):
+    """Several lines as one path: one item to cull, one call to draw."""
+
+    def __init__(self, path: QPainterPath, ink: Ink) -> None:
+        super().__init__()
+        self._path = path
+        self._bounds = path.boundingRect().adjusted(-2, -2, 2, 2)
+        self._ink = ink
+        self.setZValue(0)
+
+    def set_ink(self, ink: Ink) -> None:
+        self._ink = ink
+        self.update()
+
+    def boundingRect(self) -> QRectF:
+        return self._bounds
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionGraphicsItem, widget: QWidget | None = None
+    ) -> None:
+        far = painter.worldTransform().m11() < FAR
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, not far)
+        painter.setPen(self._ink.edge)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawPath(self._path)
+
+
+class ActiveEdges(QGraphicsItem):
+    """The lines into and out of the selected box, with their labels."""
+
+    LABELS = 12
+
+    def __init__(self, ink: Ink) -> None:
+        super().__init__()
+        self._ink = ink
+        self._path = QPainterPath()
+        self._labels: list[tuple[QPointF, str]] = []
+        self.setZValue(1)
+
+    def set_ink(self, ink: Ink) -> None:
+        self._ink = ink
+        self.update()
+
+    def set_edges(self, edges: Iterable[tuple[Sequence[Point], str]]) -> None:
+        self.prepareGeometryChange()
+        self._path = QPainterPath()
+        self._labels = []
+        for points, label in edges:
+            line = smooth(points)
+            self._path.addPath(line)
+            if label and len(self._labels) < self.LABELS:
+                self._labels.append((line.pointAtPercent(0.5), label))
+        self.update()
+
+    @property
+    def labels(self) -> list[str]:
+        """The texts drawn beside the lines."""
+        return [text for _, text in self._labels]
+
+    def boundingRect(self) -> QRectF:
+        if self._path.isEmpty():
+            return QRectF()
+        return self._path.boundingRect().adjusted(-4, -12, 212, 12)
+
+    def paint(
+        self, painter: QPainter, option: QStyleOptionGraphicsItem, widget: QWidget | None = None
+    ) -> None:
+        ink = self._ink
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(ink.active_edge)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawPath(self._path)
+        if painter.worldTransform().m11() < 0.7:
+            return
+        painter.setFont(ink.small_font)
+        for point, label in self._labels:
+            text = ink.small_metrics.elidedText(label, Qt.TextElideMode.ElideMiddle, 190)
+            width = ink.small_metrics.horizontalAdvance(text) + 10
+            pad = QRectF(point.x() + 5, point.y() - 8, width, 16)
+            painter.setPen(_NO_PEN)
+            painter.setBrush(ink.theme.color("background"))
+            painter.drawRoundedRect(pad, 4, 4)
+            painter.setPen(ink.muted)
+            painter.drawText(pad, Qt.AlignmentFlag.AlignCenter, text)
+
+
+def smooth(points: Sequence[Point]) -> QPainterPath:
+    """A curve through `points` that leaves and enters each of them vertically."""
+    path = QPainterPath(QPointF(*points[0]))
+    for (x0, y0), (x1, y1) in pairwise(points):
+        if abs(x0 - x1) < 0.5:
+            path.lineTo(x1, y1)
+        else:
+            middle = (y0 + y1) / 2
+            path.cubicTo(x0, middle, x1, middle, x1, y1)
+    return path
+
+
+def chunks(polylines: Sequence[Sequence[Point]]) -> list[QPainterPath]:
+    """All lines as few paths, neighbours together; a line that runs far has a path of its own."""
+    result: list[QPainterPath] = []
+    near = sorted((line for line in polylines if line), key=lambda line: line[0][1])
+    current, count = QPainterPath(), 0
+    for line in near:
+        if abs(line[-1][1] - line[0][1]) > 1500:
+            result.append(smooth(line))
+            continue
+        current.addPath(smooth(line))
+        count += 1
+        if count == CHUNK:
+            result.append(current)
+            current, count = QPainterPath(), 0
+    if count:
+        result.append(current)
+    return result
+
+
+def _pen(color: QColor, width: float) -> QPen:
+    pen = QPen(color, width)
+    pen.setCosmetic(True)
+    return pen
+
+
+def _mix(first: QColor, second: QColor, part: float) -> QColor:
+    pairs = zip(first.getRgb()[:3], second.getRgb()[:3], strict=True)  # type: ignore[index]
+    return QColor(*(round(a + (b - a) * part) for a, b in pairs))

@@ -1,0 +1,112 @@
+"""What the inspector says about a layer, as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from studio.app import text
+
+if TYPE_CHECKING:
+    from studio.project.document import Document
+    from studio.sim.plan import Layer, TensorPlan
+
+
+@dataclass(frozen=True)
+class EncodingFacts:
+    """One tensor's encoding as shown: `rows` of (what, value), and why it is as it is."""
+
+    tensor: str
+    role: str
+    rows: tuple[tuple[str, str], ...]
+    reason: str
+
+
+def subtitle(document: Document, layer: Layer) -> str:
+    """`Conv 3×3 depthwise + Clip · model.py:118`."""
+    from studio.graph.describe import op_summary, source_line
+
+    if not layer.nodes:
+        return layer.title
+    nodes = [document.graph.node(name) for name in layer.nodes]
+    summary = " + ".join(op_summary(node) for node in nodes)
+    source = next((line for line in map(source_line, nodes) if line), "")
+    return f"{summary} · {source}" if source else summary
+
+
+def facts(document: Document, layer: Layer) -> list[tuple[str, str]]:
+    """(what, value): shapes, parameters and work of the layer."""
+    from studio.graph.describe import display_shape, macs, parameters
+
+    graph = document.graph
+
+    def shapes(names: Sequence[str]) -> str:
+        known = (display_shape(graph.value(name)) for name in names if graph.has_value(name))
+        return ", ".join(shape for shape in known if shape)
+
+    nodes = [graph.node(name) for name in layer.nodes]
+    rows = [("Input", shapes(layer.inputs)), ("Output", shapes(layer.outputs))]
+    total = sum(parameters(node) for node in nodes)
+    work = [amount for node in nodes if (amount := macs(graph, node)) is not None]
+    if total:
+        operations = f" · {text.count(sum(work))} MACs" if work else ""
+        rows.append(("Parameters", f"{total:,}{operations}".replace(",", " ")))
+    return [(what, value) for what, value in rows if value]
+
+
+def encodings(document: Document, layer: Layer) -> list[EncodingFacts]:
+    """Output, weights and bias of the layer."""
+    names = [layer.output, *layer.weights, *([layer.bias] if layer.bias else [])]
+    plans = (document.plan.tensors.get(name) for name in names)
+    return [_encoding(document, plan) for plan in plans if plan is not None]
+
+
+def _encoding(document: Document, plan: TensorPlan) -> EncodingFacts:
+    role = {"activation": "Output"}.get(plan.role.value, plan.role.value.capitalize())
+    rows: list[tuple[str, str]] = []
+    encoding = document.encodings.get(plan.name)
+    if plan.spec is None:
+        rows.append(("Grid", "float"))
+    else:
+        rows.append(("Grid", str(plan.spec.grid)))
+    if encoding is not None and encoding.axis is None:
+        minimum, maximum = float(encoding.minimum), float(encoding.maximum)
+        rows.append(("min / max", f"{text.number(minimum)} / {text.number(maximum)}"))
+        zero = int(encoding.zero_point)
+        rows.append(("scale / zero point", f"{text.number(float(encoding.scale), 5)} / {zero}"))
+    elif encoding is not None:
+        low, high = float(encoding.minimum.min()), float(encoding.maximum.max())
+        rows.append(("min / max", f"{text.number(low)} / {text.number(high)}"))
+        small, large = float(encoding.scale.min()), float(encoding.scale.max())
+        rows.append(("scales", f"{text.number(small, 3)} … {text.number(large, 3)}"))
+        rows.append(("channels", f"{encoding.channels} along axis {encoding.axis}"))
+    reason = plan.reason
+    if plan.tied_to:
+        reason = f"Uses the encoding of {plan.tied_to}. {reason}"
+    return EncodingFacts(plan.name, role, tuple(rows), reason)
+
+
+def quality_line(layer: str, sqnr: dict[str, float]) -> tuple[str, str]:
+    """(`14.1 dB, lowest of 95 layers`, role of the style sheet); empty before an evaluation."""
+    if layer not in sqnr:
+        return "", ""
+    value = sqnr[layer]
+    rank = sum(other < value for other in sqnr.values())
+    words = f"{text.decibels(value)} output SQNR"
+    if rank == 0 and len(sqnr) > 1:
+        return f"{words}, lowest of {len(sqnr)} layers", "bad"
+    if rank < 5:
+        return f"{words}, rank {rank + 1} from the bottom of {len(sqnr)}", "warn"
+    return words, "muted"
+
+
+def clipped_share(counts: Sequence[int], centres: Sequence[float], low: float, high: float) -> float:
+    """Share of the counted values that lie outside [low, high]."""
+    import numpy as np
+
+    amount = np.asarray(counts)
+    position = np.asarray(centres)
+    total = amount.sum()
+    outside = amount[(position < low) | (position > high)].sum()
+    return float(outside / total) if total else 0.0

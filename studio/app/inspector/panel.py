@@ -1,0 +1,153 @@
+"""The panel at the right: everything about the selected layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QFrame, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
+
+from studio.app import text
+from studio.app.inspector import facts
+from studio.app.inspector.encoding_block import EncodingBlock, FactGrid
+from studio.app.inspector.settings_form import SettingsForm
+from studio.app.overlay import layer_sqnr
+from studio.app.plots import HistogramPlot
+from studio.app.session import Session
+from studio.app.widgets import elided, label, set_role
+
+if TYPE_CHECKING:
+    from studio.project.document import Document
+    from studio.sim.plan import Layer
+
+
+class InspectorPanel(QWidget):
+    """Follows the selection of the session."""
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Inspector")
+        self._session = session
+        self.name = elided("", "heading")
+        self.subtitle = label("", "muted", wrap=True)
+        self.note = label("", "muted", wrap=True)
+        self.facts = FactGrid()
+        self.weights = SettingsForm(session, "weight")
+        self.weights_title = label("Weights", "section")
+        self.activation = SettingsForm(session, "act")
+        self.activation_title = label("Output activation", "section")
+        self.encodings_title = label("Encodings", "section")
+        self.blocks: list[EncodingBlock] = []
+        self.histogram_title = label("Histogram of the output", "section")
+        self.histogram = HistogramPlot()
+        self.histogram.setMinimumHeight(150)
+        self.clipping = label("", "muted", wrap=True)
+        self.quality = label("", "muted", wrap=True)
+        self._build()
+        session.selection_changed.connect(self.refresh)
+        session.document_changed.connect(self.refresh)
+        session.job_changed.connect(self.refresh)
+        self.refresh()
+
+    def _build(self) -> None:
+        content = QWidget()
+        layout = QVBoxLayout(content)
+        layout.setContentsMargins(16, 14, 16, 16)
+        layout.setSpacing(8)
+        layout.addWidget(label("INSPECTOR", "caption"))
+        for widget in (self.name, self.subtitle, self.facts):
+            layout.addWidget(widget)
+        for widget in (self.weights_title, self.weights, self.activation_title, self.activation):
+            layout.addWidget(widget)
+        layout.addWidget(self.note)
+        for widget in (self.histogram_title, self.histogram, self.clipping, self.quality):
+            layout.addWidget(widget)
+        layout.addWidget(self.encodings_title)
+        self._blocks_layout = QVBoxLayout()
+        self._blocks_layout.setSpacing(6)
+        layout.addLayout(self._blocks_layout)
+        layout.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        scroll.setWidget(content)
+        self.empty = label("Select a layer in the graph or in the table.", "muted", wrap=True)
+        self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self.empty.setMargin(24)
+        self._stack = QStackedLayout(self)
+        self._stack.addWidget(self.empty)
+        self._stack.addWidget(scroll)
+
+    def refresh(self, *_: object) -> None:
+        """Show the current layer of the session."""
+        document, name = self._session.document, self._session.current
+        layer = None
+        if document is not None and name is not None:
+            layer = next((item for item in document.plan.layers if item.name == name), None)
+        self._stack.setCurrentIndex(0 if layer is None else 1)
+        if document is not None and layer is not None:
+            self._show(document, layer)
+
+    def _show(self, document: Document, layer: Layer) -> None:
+        count = len(self._session.selection)
+        more = f"   + {text.plural(count - 1, 'layer')}" if count > 1 else ""
+        self.name.setText(layer.name + more)
+        self.subtitle.setText(facts.subtitle(document, layer))
+        self.facts.show_rows(facts.facts(document, layer))
+        self.weights.setVisible(layer.editable_weight)
+        self.weights_title.setVisible(layer.editable_weight)
+        self.activation.setVisible(layer.editable_act)
+        self.activation_title.setVisible(layer.editable_act)
+        if layer.editable_weight:
+            self.weights.show_layer(layer)
+        if layer.editable_act:
+            self.activation.show_layer(layer)
+        notes = [layer.note] if layer.note else []
+        if layer.follows:
+            notes.insert(0, f"The output uses the encoding of {layer.follows}.")
+        self.note.setText(" ".join(notes))
+        self.note.setVisible(bool(notes))
+        self._show_histogram(document, layer)
+        words, role = facts.quality_line(layer.name, layer_sqnr(document))
+        self.quality.setText(words)
+        self.quality.setVisible(bool(words))
+        set_role(self.quality, role)
+        self._show_blocks(facts.encodings(document, layer))
+
+    def _show_blocks(self, items: list[facts.EncodingFacts]) -> None:
+        while len(self.blocks) < len(items):
+            block = EncodingBlock()
+            self.blocks.append(block)
+            self._blocks_layout.addWidget(block)
+        for index, block in enumerate(self.blocks):
+            block.setVisible(index < len(items))
+            if index < len(items):
+                block.show_facts(items[index])
+        self.encodings_title.setVisible(bool(items))
+
+    def _show_histogram(self, document: Document, layer: Layer) -> None:
+        tensor = layer.output
+        plan = document.plan.tensors.get(tensor)
+        calibration = document.calibration
+        statistics = None
+        if calibration is not None:
+            tied = plan.tied_to if plan is not None else None
+            statistics = calibration.statistics.get(tensor) or calibration.statistics.get(tied or "")
+        shown = statistics is not None and statistics.has_histogram
+        for widget in (self.histogram_title, self.histogram, self.clipping):
+            widget.setVisible(shown)
+        if statistics is None or not shown:
+            return
+        encoding = document.encodings.get(tensor)
+        limits = None
+        if encoding is not None:
+            limits = float(encoding.minimum.min()), float(encoding.maximum.max())
+        self.histogram.set_histogram(statistics.counts, statistics.low, statistics.high, limits)
+        words = f"Values from {text.limit(statistics.minimum)} to {text.limit(statistics.maximum)}"
+        if limits is not None:
+            clipped = facts.clipped_share(statistics.counts, statistics.centres, *limits)
+            words += f" · {text.percent(100 * clipped, 2)} clipped"
+            set_role(self.clipping, "warn" if clipped > 0.001 else "muted")
+        self.clipping.setText(words)

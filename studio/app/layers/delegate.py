@@ -1,0 +1,90 @@
+"""Editors and painting of the layer table's cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PySide6.QtCore import (
+    QAbstractItemModel,
+    QModelIndex,
+    QPersistentModelIndex,
+    QRectF,
+    Qt,
+    QTimer,
+)
+from PySide6.QtGui import QColor, QPainter
+from PySide6.QtWidgets import (
+    QComboBox,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
+    QWidget,
+)
+
+from studio.app.layers.columns import COLUMNS, SQNR
+
+Index = QModelIndex | QPersistentModelIndex
+
+
+class CellDelegate(QStyledItemDelegate):
+    """A combo box for settings, a swatch for the SQNR. `edit(index, value)` applies a choice."""
+
+    def __init__(self, edit: Callable[[Index, Any], object], parent: QWidget) -> None:
+        super().__init__(parent)
+        self._edit = edit
+
+    def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
+        column = COLUMNS[index.column()]
+        editor = QComboBox(parent)
+        editor.setAccessibleName(column.title)
+        for shown, value in column.choices():
+            editor.addItem(shown, value)
+        editor.activated.connect(lambda _row: self._commit(editor))
+        QTimer.singleShot(0, editor, editor.showPopup)
+        return editor
+
+    def _commit(self, editor: QComboBox) -> None:
+        self.commitData.emit(editor)
+        self.closeEditor.emit(editor)
+
+    def setEditorData(self, editor: QWidget, index: Index) -> None:
+        assert isinstance(editor, QComboBox)
+        value = index.data(Qt.ItemDataRole.EditRole)
+        row = next((i for i in range(editor.count()) if editor.itemData(i) == value), -1)
+        if row < 0 and value is not None:
+            editor.addItem(str(value), value)
+            row = editor.count() - 1
+        editor.setCurrentIndex(row)
+
+    def setModelData(self, editor: QWidget, model: QAbstractItemModel, index: Index) -> None:
+        assert isinstance(editor, QComboBox)
+        value = editor.currentData()
+        if value != index.data(Qt.ItemDataRole.EditRole):
+            self._edit(index, value)
+
+    def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
+        super().initStyleOption(option, index)
+        option.state &= ~QStyle.StateFlag.State_HasFocus  # type: ignore[attr-defined]
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        color = index.data(Qt.ItemDataRole.DecorationRole)
+        if index.column() != SQNR or not isinstance(color, QColor):
+            super().paint(painter, option, index)
+            return
+        plain = QStyleOptionViewItem(option)
+        self.initStyleOption(plain, index)
+        plain.icon = type(plain.icon)()  # type: ignore[attr-defined]
+        plain.features &= ~QStyleOptionViewItem.ViewItemFeature.HasDecoration  # type: ignore[attr-defined]
+        shown, plain.text = plain.text, ""  # type: ignore[attr-defined]
+        style = plain.widget.style()  # type: ignore[attr-defined]
+        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, plain, painter, plain.widget)  # type: ignore[attr-defined]
+        rect = QRectF(plain.rect)  # type: ignore[attr-defined]
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(color)
+        painter.drawRoundedRect(QRectF(rect.left() + 8, rect.center().y() - 4.5, 9, 9), 2, 2)
+        painter.setPen(plain.palette.text().color())  # type: ignore[attr-defined]
+        painter.drawText(rect.adjusted(24, 0, -4, 0), Qt.AlignmentFlag.AlignVCenter, shown)
+        painter.restore()

@@ -1,0 +1,258 @@
+"""The layer table with its filters and bulk edits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt
+from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QHeaderView,
+    QLineEdit,
+    QMenu,
+    QTableView,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from studio.app import edits
+from studio.app.layers.columns import COLUMNS, SQNR, W_BITS
+from studio.app.layers.delegate import CellDelegate, Index
+from studio.app.layers.filter import LayersFilter
+from studio.app.layers.model import LayersModel, edit_layers
+from studio.app.session import Session
+from studio.app.widgets import label, menu_button
+
+SQNR_LIMITS = (10, 15, 20, 25, 30, 40)
+WIDTHS = (220, 120, 64, 108, 70, 64, 70, 130, 90, 90)
+
+
+class LayersTable(QTableView):
+    """Keyboard: arrows move, F2 or Enter edits, Ctrl+A selects all, Ctrl+C copies as TSV."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Layers")
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.setEditTriggers(
+            QAbstractItemView.EditTrigger.DoubleClicked
+            | QAbstractItemView.EditTrigger.EditKeyPressed
+        )
+        self.setShowGrid(False)
+        self.setWordWrap(False)
+        self.setTabKeyNavigation(False)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.verticalHeader().hide()
+        self.verticalHeader().setDefaultSectionSize(28)
+        header = self.horizontalHeader()
+        header.setHighlightSections(False)
+        header.setMinimumSectionSize(48)
+        self.setSortingEnabled(True)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.matches(QKeySequence.StandardKey.Copy):
+            QGuiApplication.clipboard().setText(self.selected_text())
+        elif event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.currentIndex().isValid():
+            self.edit(self.currentIndex())
+        else:
+            super().keyPressEvent(event)
+
+    def selected_text(self) -> str:
+        """The selected rows as tab-separated values with a heading."""
+        rows = sorted(index.row() for index in self.selectionModel().selectedRows())
+        lines = ["\t".join(column.title for column in COLUMNS)]
+        for row in rows:
+            cells = (self.model().index(row, column).data() for column in range(len(COLUMNS)))
+            lines.append("\t".join(str(cell) for cell in cells))
+        return "\n".join(lines)
+
+
+class LayersPanel(QWidget):
+    """`bar` holds the filters and is placed beside the tabs."""
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._syncing = False
+        self.model = LayersModel(session, self)
+        self.filter = LayersFilter(self.model, self)
+        self.table = LayersTable()
+        self.table.setModel(self.filter)
+        self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
+        self.delegate = CellDelegate(self._edited, self.table)
+        self.table.setItemDelegate(self.delegate)
+        header = self.table.horizontalHeader()
+        for column, width in enumerate(WIDTHS):
+            self.table.setColumnWidth(column, width)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        self.empty = label("No layer matches the filters.", "muted")
+        self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.empty)
+        self._build_bar()
+        self.table.selectionModel().selectionChanged.connect(self._selection_changed)
+        self.table.customContextMenuRequested.connect(self._context_menu)
+        session.selection_changed.connect(self._show_selection)
+        session.document_changed.connect(self._refresh)
+        for signal in (self.filter.rowsInserted, self.filter.rowsRemoved, self.filter.modelReset):
+            signal.connect(lambda *_: self._rows_changed())
+        self._refresh()
+
+    # -- filters -------------------------------------------------------------------------------
+
+    def _build_bar(self) -> None:
+        self.bar = QWidget()
+        self.search = QLineEdit(placeholderText="Filter layers")
+        self.search.setAccessibleName("Filter layers by name or operator")
+        self.search.setClearButtonEnabled(True)
+        self.search.setFixedWidth(150)
+        self.search.setProperty("role", "chip")
+        self.search.textChanged.connect(self.filter.set_text)
+        self.limit = menu_button("Filter by SQNR", "chip")
+        self.limit.setMenu(QMenu(self.limit))
+        self.limit.setText("SQNR: any ▾")
+        self.limit.menu().addAction("Any").triggered.connect(lambda: self.set_limit(None))
+        for value in SQNR_LIMITS:
+            action = self.limit.menu().addAction(f"below {value} dB")
+            action.triggered.connect(lambda _checked=False, value=value: self.set_limit(value))
+        self.changed = QToolButton()
+        self.changed.setCheckable(True)
+        self.changed.setProperty("role", "chip")
+        self.changed.setAccessibleName("Show changed layers only")
+        self.changed.toggled.connect(self.filter.set_changed_only)
+        self.bulk = menu_button("Edit the selected layers", "chip")
+        self.bulk.setText("Edit ▾")
+        self.bulk.setMenu(QMenu(self.bulk))
+        self.bulk.menu().aboutToShow.connect(lambda: self.fill_menu(self.bulk.menu()))
+        layout = QHBoxLayout(self.bar)
+        layout.setContentsMargins(0, 0, 8, 0)
+        layout.setSpacing(6)
+        for widget in (self.search, self.limit, self.changed, self.bulk):
+            layout.addWidget(widget)
+
+    def set_limit(self, decibels: float | None) -> None:
+        """Show only layers with an SQNR below `decibels`."""
+        self.filter.set_sqnr_below(decibels)
+        self.limit.setText("SQNR: any ▾" if decibels is None else f"SQNR < {decibels} dB ▾")
+
+    def _refresh(self) -> None:
+        document = self._session.document
+        layers = document.plan.layers if document is not None else ()
+        count = sum(bool(layer.changed) for layer in layers)
+        self.changed.setText(f"{count} changed")
+        self.limit.setEnabled(document is not None and document.evaluation is not None)
+        self.limit.setToolTip("" if self.limit.isEnabled() else "Known after evaluation.")
+        self._rows_changed()
+        self._show_selection(self._session.selection)
+
+    def _rows_changed(self) -> None:
+        none = self.filter.rowCount() == 0 and self.model.rowCount() > 0
+        self.empty.setVisible(none)
+        self.table.setVisible(not none)
+
+    # -- selection -----------------------------------------------------------------------------
+
+    def selected_rows(self) -> list[int]:
+        """Rows of the model that are selected, in table order."""
+        indexes = sorted(self.table.selectionModel().selectedRows(), key=lambda index: index.row())
+        return [self.filter.mapToSource(index).row() for index in indexes]
+
+    def _selection_changed(self, selected: QItemSelection, deselected: QItemSelection) -> None:
+        if self._syncing:
+            return
+        names = [self.model.name(row) for row in self.selected_rows()]
+        current = self.filter.mapToSource(self.table.currentIndex())
+        if current.isValid() and (name := self.model.name(current.row())) in names:
+            names.remove(name)
+            names.append(name)
+        if names:
+            self._session.select(tuple(names))
+
+    def _show_selection(self, names: tuple[str, ...]) -> None:
+        shown = {self.model.name(row) for row in self.selected_rows()}
+        if self._syncing or shown == set(names):
+            return
+        self._syncing = True
+        selection = QItemSelection()
+        current = QModelIndex()
+        for name in names:
+            row = self.model.row(name)
+            index = QModelIndex() if row is None else self.filter.mapFromSource(self.model.index(row, 0))
+            if index.isValid():
+                selection.select(index, index)
+                current = index
+        flags = QItemSelectionModel.SelectionFlag
+        model = self.table.selectionModel()
+        if current.isValid():
+            column = max(0, self.table.currentIndex().column())
+            model.setCurrentIndex(current.siblingAtColumn(column), flags.NoUpdate)
+            self.table.scrollTo(current)
+        model.select(selection, flags.ClearAndSelect | flags.Rows)
+        self._syncing = False
+
+    # -- edits ---------------------------------------------------------------------------------
+
+    def _edited(self, index: Index, value: Any) -> None:
+        row = self.filter.mapToSource(index).row()
+        rows = self.selected_rows()
+        self.model.edit(rows if row in rows else [row], index.column(), value)
+
+    def _context_menu(self, position: QPoint) -> None:
+        menu = QMenu(self)
+        self.fill_menu(menu)
+        menu.exec(self.table.viewport().mapToGlobal(position))
+        menu.deleteLater()
+
+    def fill_menu(self, menu: QMenu) -> None:
+        """Edits of all selected layers."""
+        menu.clear()
+        rows = self.selected_rows()
+        for column in range(W_BITS, SQNR):
+            entry = COLUMNS[column]
+            fits = [row for row in rows if self.model.cell(self.model.index(row, column)).key]
+            if not entry.key:
+                continue
+            submenu = menu.addMenu(f"Set {edits.SETTING_NAMES[entry.key]}")
+            submenu.setEnabled(bool(fits) and self._session.editable)
+            for shown, value in entry.choices():
+                action = submenu.addAction(shown)
+                action.triggered.connect(
+                    lambda _checked=False, column=column, value=value: self.model.edit(
+                        self.selected_rows(), column, value
+                    )
+                )
+        menu.addSeparator()
+        for kind, noun in (("weight", "weights"), ("act", "activations")):
+            for on in (True, False):
+                action = menu.addAction(f"Quantize {noun}" if on else f"Keep {noun} in float")
+                action.setEnabled(bool(rows) and self._session.editable)
+                action.triggered.connect(
+                    lambda _checked=False, kind=kind, on=on: self._set_enabled(kind, on)
+                )
+        menu.addSeparator()
+        action = menu.addAction("Reset to default")
+        action.setEnabled(bool(rows) and self._session.editable)
+        action.triggered.connect(lambda: self.reset())
+
+    def _set_enabled(self, kind: str, on: bool) -> None:
+        column = next(i for i, entry in enumerate(COLUMNS) if entry.key == f"{kind}_bits")
+        rows = self.selected_rows()
+        fits = [row for row in rows if self.model.cell(self.model.index(row, column)).key]
+        names = [self.model.name(row) for row in fits]
+        if names:
+            edit_layers(self._session, names, f"{kind}_enabled", on)
+
+    def reset(self) -> None:
+        """Give the selected layers the default settings."""
+        names = list(self._session.selection)
+        what = names[0] if len(names) == 1 else f"{len(names)} layers"
+        self._session.edit(f"Reset {what}", lambda document: edits.reset_layers(document, names))

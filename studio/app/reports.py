@@ -1,0 +1,65 @@
+"""Rows of the Tensors, Preparation and Problems tabs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from studio.app import text
+from studio.app.text_table import Row
+
+if TYPE_CHECKING:
+    from studio.project.document import Document
+
+TENSOR_TITLES = ("Tensor", "Role", "Layer", "Quantized", "Range", "Scale", "Why")
+CHANGE_TITLES = ("Rule", "Layer", "What was done and why")
+PROBLEM_TITLES = ("Where", "What")
+
+
+def tensor_rows(document: Document) -> list[Row]:
+    """Every tensor of the graph: how it is quantized, or why not."""
+    rows = []
+    for plan in document.plan.tensors.values():
+        how, span, scale = "float", "", ""
+        if plan.spec is not None:
+            how = str(plan.spec.grid) + (" per channel" if plan.spec.axis is not None else "")
+        encoding = document.encodings.get(plan.name)
+        if encoding is not None:
+            span = text.span(float(encoding.minimum.min()), float(encoding.maximum.max()))
+            scale = text.number(float(encoding.scale.max()))
+        why = plan.reason
+        if plan.tied_to:
+            why = f"Uses the encoding of {plan.tied_to}. {why}"
+        cells = (plan.name, plan.role.value, plan.layer, how, span, scale, why)
+        rows.append(Row(cells, plan.layer))
+    return rows
+
+
+def change_rows(document: Document) -> list[Row]:
+    """What preparation did to the model."""
+    return [
+        Row((change.rule, change.layer, change.detail), _layer_of(document, change.layer))
+        for change in document.graph.changes
+    ]
+
+
+def _layer_of(document: Document, node: str) -> str:
+    return next(
+        (layer.name for layer in document.plan.layers if node in (layer.name, *layer.nodes)), ""
+    )
+
+
+def problem_rows(document: Document, job_warnings: tuple[str, ...]) -> list[Row]:
+    """Everything the user should know that did not stop the work."""
+    found = [("Model", warning) for warning in document.graph.warnings]
+    found += [("Settings", warning) for warning in document.plan.warnings]
+    found += [("Last step", warning) for warning in job_warnings]
+    if document.calibration is not None and document.calibration.synthetic:
+        found.append(("Calibration", "Calibrated on random data: the ranges are not those of real data."))
+    if document.evaluation is not None and document.evaluation.synthetic:
+        found.append(("Evaluation", "Evaluated on random data: says nothing about real accuracy."))
+    export = document.export
+    if export is not None:
+        found += [("Export", warning) for warning in export.warnings]
+        if export.verification is not None and not export.verification.passed:
+            found.append(("Export", "The exported file differs from the simulation by more than one step."))
+    return [Row(problem, role="warn") for problem in dict.fromkeys(found)]

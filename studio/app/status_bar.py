@@ -1,0 +1,131 @@
+"""The line at the bottom: the running job with progress, detail, time left and Cancel."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtWidgets import QHBoxLayout, QProgressBar, QPushButton, QWidget
+
+from studio.app import text
+from studio.app.session import Session
+from studio.app.widgets import elided, label
+from studio.jobs import Progress
+
+
+class TimeLeft:
+    """Seconds until a phase is finished, from its pace so far."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._start = 0.0
+        self._first = 0
+
+    def estimate(self, progress: Progress, now: float) -> float | None:
+        """None while too little is known."""
+        if progress.phase != self._phase:
+            self._phase, self._start, self._first = progress.phase, now, progress.done
+        done, elapsed = progress.done - self._first, now - self._start
+        if done <= 0 or elapsed < 0.5 or progress.total <= progress.done:
+            return None
+        return elapsed / done * (progress.total - progress.done)
+
+
+def resident_bytes() -> int:
+    """Memory of this process; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class StatusBar(QWidget):
+    """Shows the job while there is one, otherwise the outcome of the last step."""
+
+    def __init__(self, session: Session, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("statusBar")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self._session = session
+        self._left = TimeLeft()
+        self.title = label("Ready")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.bar.setFixedSize(260, 6)
+        self.bar.setAccessibleName("Progress")
+        self.detail = elided("", "muted")
+        self.detail.setMinimumWidth(60)
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setProperty("role", "chip")
+        self.cancel.setAccessibleName("Cancel the running step")
+        self.cancel.setToolTip("Stop; the document stays as it was  (Shift+F5)")
+        self.cancel.clicked.connect(session.cancel)
+        self.machine = label("", "muted")
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(12, 5, 12, 5)
+        layout.setSpacing(12)
+        layout.addWidget(self.title)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.cancel)
+        layout.addWidget(self.detail, 1)
+        layout.addWidget(self.machine)
+        self.setFixedHeight(34)
+        session.job_changed.connect(self._job_changed)
+        session.progress.connect(self._show)
+        session.step_done.connect(self._done)
+        session.failed.connect(self._failed)
+        self._clock = QTimer(self)
+        self._clock.setInterval(2000)
+        self._clock.timeout.connect(self._show_machine)
+        self._clock.start()
+        self._show_machine()
+        self._job_changed()
+
+    def message(self, message: str) -> None:
+        """Say something when no job is running."""
+        if not self._session.busy:
+            self.title.setText(message)
+
+    def _job_changed(self) -> None:
+        job = self._session.job
+        running = job is not None
+        self.bar.setVisible(running)
+        self.cancel.setVisible(running)
+        self.detail.setText("")
+        if job is None:
+            if self.title.text().startswith("Cancelling"):
+                self.title.setText("Cancelled. Nothing was changed.")
+            return
+        self.cancel.setEnabled(not job.cancelling)
+        self._left = TimeLeft() if not job.cancelling else self._left
+        self.title.setText("Cancelling…" if job.cancelling else self._session.job_step)
+        if not job.cancelling:
+            self.bar.setRange(0, 0)
+
+    def _show(self, progress: Progress) -> None:
+        self.bar.setRange(0, progress.total)
+        self.bar.setValue(progress.done)
+        parts = [progress.phase] if progress.phase != self._session.job_step else []
+        if progress.detail:
+            parts.append(progress.detail)
+        elif progress.total:
+            parts.append(f"{progress.done} of {progress.total}")
+        left = self._left.estimate(progress, time.monotonic())
+        if left is not None:
+            parts.append(f"{text.duration(left)} left")
+        self.detail.setText(" · ".join(parts))
+
+    def _done(self, step: str) -> None:
+        self.title.setText(f"{step}: done")
+        self.detail.setText("")
+
+    def _failed(self, step: str, error: object) -> None:
+        self.title.setText(f"{step}: failed")
+
+    def _show_machine(self) -> None:
+        cores = os.cpu_count() or 1
+        memory = resident_bytes()
+        used = f" · {text.size(memory)}" if memory else ""
+        self.machine.setText(f"CPU · {max(1, cores - 1)} of {text.plural(cores, 'thread')}{used}")

@@ -1,0 +1,138 @@
+"""What the jobs do: each function returns the work of one job.
+
+The engine (torch, onnxruntime, onnx) is imported inside the work, in the job's thread: the window
+is on the screen before any of it is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio.jobs import CancelToken, Emit, Progress
+
+if TYPE_CHECKING:
+    from studio.project.document import Document
+
+Work = Callable[[Emit, CancelToken], Any]
+
+
+@dataclass(frozen=True)
+class OpenRequest:
+    """Which file to open and, for Python code, what of it; `trust`: the user agreed to run it."""
+
+    path: Path
+    factory: str | None = None
+    weights: Path | None = None
+    input_shapes: tuple[tuple[int, ...], ...] = ()
+    trust: bool = False
+
+    @property
+    def is_project(self) -> bool:
+        return self.path.suffix.lower() == ".qstudio"
+
+    @property
+    def is_python(self) -> bool:
+        return self.path.suffix.lower() == ".py"
+
+
+def leave_one_core() -> None:
+    """Give torch all cores but one, so that the window stays fluent."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - 1))
+
+
+def open_model(request: OpenRequest) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        emit(Progress("Loading the engine", 0, 0))
+        from studio.project import steps, store
+
+        cancel.check()
+        if request.is_project:
+            return store.load_project(request.path, trust=request.trust)
+        document = steps.open_document(
+            request.path,
+            factory=request.factory,
+            weights=request.weights,
+            input_shapes=request.input_shapes,
+            trust=request.trust,
+            emit=emit,
+            cancel=cancel,
+        )
+        cancel.check()
+        return document
+
+    return work
+
+
+def open_example() -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        emit(Progress("Loading the engine", 0, 0))
+        from studio.app.example import open_digits
+
+        return open_digits(emit, cancel)
+
+    return work
+
+
+def refresh(document: Document) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.project import steps
+
+        return steps.refresh_encodings(document, emit=emit, cancel=cancel)
+
+    return work
+
+
+def calibrate(document: Document) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.project import steps
+
+        leave_one_core()
+        return steps.calibrate(document, emit=emit, cancel=cancel)
+
+    return work
+
+
+def evaluate(document: Document) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.project import steps
+
+        leave_one_core()
+        current = steps.refresh_encodings(document, emit=emit, cancel=cancel)
+        return steps.evaluate(current, emit=emit, cancel=cancel)
+
+    return work
+
+
+def export(document: Document, folder: Path) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.project import steps
+
+        leave_one_core()
+        current = steps.refresh_encodings(document, emit=emit, cancel=cancel)
+        return steps.export(current, folder, emit=emit, cancel=cancel)
+
+    return work
+
+
+def save(document: Document, path: Path) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.project import store
+
+        return store.save_project(document, path)
+
+    return work
+
+
+def model_bytes(document: Document) -> Work:
+    """The prepared float graph as the bytes of an `.onnx` file."""
+
+    def work(emit: Emit, cancel: CancelToken) -> bytes:
+        return document.graph.to_proto().SerializeToString()
+
+    return work

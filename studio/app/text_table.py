@@ -1,0 +1,149 @@
+"""A searchable table of texts: tensors, preparation, problems."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PySide6.QtCore import (
+    QAbstractTableModel,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QSortFilterProxyModel,
+    Qt,
+    Signal,
+)
+from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHBoxLayout,
+    QLineEdit,
+    QStackedLayout,
+    QTableView,
+    QWidget,
+)
+
+from studio.app.theme import current_theme
+from studio.app.widgets import label
+
+Index = QModelIndex | QPersistentModelIndex
+ROOT = QModelIndex()
+
+
+@dataclass(frozen=True)
+class Row:
+    """Texts of one row; `layer` is selected when the row is. `role` colours the first cell."""
+
+    cells: tuple[str, ...]
+    layer: str = ""
+    role: str = ""
+
+
+class TextModel(QAbstractTableModel):
+    def __init__(self, titles: Sequence[str], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._titles = tuple(titles)
+        self.rows: tuple[Row, ...] = ()
+
+    def set_rows(self, rows: Sequence[Row]) -> None:
+        if tuple(rows) != self.rows:
+            self.beginResetModel()
+            self.rows = tuple(rows)
+            self.endResetModel()
+
+    def rowCount(self, parent: Index = ROOT) -> int:
+        return 0 if parent.isValid() else len(self.rows)
+
+    def columnCount(self, parent: Index = ROOT) -> int:
+        return 0 if parent.isValid() else len(self._titles)
+
+    def headerData(
+        self, section: int, orientation: Qt.Orientation, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> object:
+        if orientation is Qt.Orientation.Horizontal and 0 <= section < len(self._titles):
+            if role == Qt.ItemDataRole.DisplayRole:
+                return self._titles[section]
+            if role == Qt.ItemDataRole.TextAlignmentRole:
+                return Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
+        return None
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> object:
+        if not index.isValid():
+            return None
+        row = self.rows[index.row()]
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
+            return row.cells[index.column()]
+        if role == Qt.ItemDataRole.ForegroundRole:
+            if index.column() == 0:
+                return current_theme().color(row.role or "text")
+            return current_theme().color("text" if index.column() == 1 else "muted")
+        return None
+
+
+class TextTable(QWidget):
+    """`bar` holds the search field; `layer_chosen` carries the layer of the selected row."""
+
+    layer_chosen = Signal(str)
+
+    def __init__(
+        self, name: str, titles: Sequence[str], widths: Sequence[int], empty: str
+    ) -> None:
+        super().__init__()
+        self.model = TextModel(titles, self)
+        self.filter = QSortFilterProxyModel(self)
+        self.filter.setSourceModel(self.model)
+        self.filter.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+        self.filter.setFilterKeyColumn(-1)
+        self.table = QTableView()
+        self.table.setAccessibleName(name)
+        self.table.setModel(self.filter)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setShowGrid(False)
+        self.table.setWordWrap(False)
+        self.table.setTabKeyNavigation(False)
+        self.table.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(28)
+        self.table.horizontalHeader().setHighlightSections(False)
+        self.table.horizontalHeader().setStretchLastSection(True)
+        for column, width in enumerate(widths):
+            self.table.setColumnWidth(column, width)
+        self.table.setSortingEnabled(True)
+        self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
+        self.empty = label(empty, "muted")
+        self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._stack = QStackedLayout(self)
+        self._stack.addWidget(self.table)
+        self._stack.addWidget(self.empty)
+        self.bar = QWidget()
+        self.search = QLineEdit(placeholderText=f"Search {name.lower()}")
+        self.search.setAccessibleName(f"Search {name.lower()}")
+        self.search.setClearButtonEnabled(True)
+        self.search.setFixedWidth(190)
+        self.search.setProperty("role", "chip")
+        self.search.textChanged.connect(self.filter.setFilterFixedString)
+        layout = QHBoxLayout(self.bar)
+        layout.setContentsMargins(0, 0, 8, 0)
+        layout.addWidget(self.search)
+        self.table.selectionModel().currentRowChanged.connect(self._chosen)
+        self.set_rows(())
+
+    def set_rows(self, rows: Sequence[Row]) -> None:
+        self.model.set_rows(rows)
+        self._stack.setCurrentIndex(0 if rows else 1)
+        self.search.setVisible(bool(rows))
+
+    def _chosen(self, current: QModelIndex, previous: QModelIndex) -> None:
+        row = self.filter.mapToSource(current).row()
+        if row >= 0 and self.model.rows[row].layer:
+            self.layer_chosen.emit(self.model.rows[row].layer)
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.matches(QKeySequence.StandardKey.Copy):
+            rows = sorted(index.row() for index in self.table.selectionModel().selectedRows())
+            columns = range(self.model.columnCount())
+            lines = ["\t".join(str(self.filter.index(r, c).data()) for c in columns) for r in rows]
+            QGuiApplication.clipboard().setText("\n".join(lines))
+        else:
+            super().keyPressEvent(event)

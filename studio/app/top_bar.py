@@ -1,0 +1,187 @@
+"""The row of buttons at the top: open, data, target and bits, the steps, and the menu."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QAction, QActionGroup, QKeySequence
+from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QWidget
+
+from studio.app.commands import COMMANDS, MENUS, Actions
+from studio.app.session import Session
+from studio.app.widgets import ElidedLabel, elided, line, menu_button
+
+BIT_CHOICES = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
+
+
+class TopBar(QWidget):
+    """Buttons built from the command table, and the settings that hold for all layers."""
+
+    def __init__(self, session: Session, actions: Actions, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("topBar")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self._session = session
+        self._actions = actions
+        self.target = menu_button("Target")
+        self.weight_bits = menu_button("Weight bits of all layers")
+        self.act_bits = menu_button("Activation bits of all layers")
+        self.menu = menu_button("Menu")
+        self.title: ElidedLabel = elided("", "muted")
+        self.title.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self._build()
+        session.document_changed.connect(self.refresh)
+        session.job_changed.connect(self.refresh)
+        self.refresh()
+
+    def _build(self) -> None:
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(12, 7, 12, 7)
+        layout.setSpacing(6)
+        for name in ("open", "data"):
+            layout.addWidget(self._button(name))
+        layout.addWidget(self._gap())
+        for button in (self.target, self.weight_bits, self.act_bits):
+            layout.addWidget(button)
+        layout.addWidget(self._gap())
+        for name in ("calibrate", "evaluate"):
+            layout.addWidget(self._button(name))
+        layout.addWidget(self._gap())
+        export = self._button("export")
+        export.setProperty("role", "primary")
+        layout.addWidget(export)
+        layout.addWidget(self.title, 1)
+        for name in ("undo", "redo", "theme"):
+            button = self._button(name)
+            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonIconOnly)
+            button.setProperty("role", "flat")
+            layout.addWidget(button)
+        self.menu.setText("≡")
+        self.menu.setToolTip("Menu  (F10)")
+        self.menu.setShortcut(QKeySequence("F10"))
+        self.menu.setProperty("role", "flat")
+        self.menu.setMenu(build_menu(self._actions, self.menu))
+        layout.addWidget(self.menu)
+        self.target.setMenu(QMenu(self.target))
+        self.target.menu().aboutToShow.connect(self._fill_targets)
+        for kind, button in (("weight", self.weight_bits), ("act", self.act_bits)):
+            menu = QMenu(button)
+            menu.aboutToShow.connect(lambda kind=kind, menu=menu: self._fill_bits(kind, menu))
+            button.setMenu(menu)
+
+    def _button(self, name: str) -> QToolButton:
+        action = self._actions[name]
+        button = QToolButton()
+        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextOnly)
+        button.setDefaultAction(action)
+        button.setText(action.text().rstrip("…"))
+        button.setAccessibleName(action.text().rstrip("…"))
+        button.setObjectName(f"button_{name}")
+
+        def keep_text() -> None:
+            button.setText(next(c.text for c in COMMANDS if c.id == name).rstrip("…"))
+
+        action.changed.connect(keep_text)
+        return button
+
+    def _gap(self) -> QWidget:
+        holder = QWidget()
+        layout = QHBoxLayout(holder)
+        layout.setContentsMargins(5, 4, 5, 4)
+        layout.addWidget(line(vertical=True))
+        return holder
+
+    def refresh(self) -> None:
+        """Show the document's target and default bits."""
+        document = self._session.document
+        reason = "" if self._session.editable else f"{self._session.job_step} is running."
+        for button in (self.target, self.weight_bits, self.act_bits):
+            button.setEnabled(self._session.editable)
+        if document is None:
+            return
+        from studio.sim.target import load_target
+
+        target = load_target(document.config.target)
+        weight = document.config.defaults.weight_bits or target.weights.bits
+        act = document.config.defaults.act_bits or target.activations.bits
+        self.target.setText(f"Target: {target.name}")
+        self.target.setToolTip(reason or target.description)
+        self.weight_bits.setText(f"W {weight}")
+        self.weight_bits.setToolTip(reason or "Weight bits of all layers without their own setting")
+        self.act_bits.setText(f"A {act}")
+        self.act_bits.setToolTip(
+            reason or "Activation bits of all layers without their own setting"
+        )
+
+    def _fill_targets(self) -> None:
+        from studio.sim.target import load_target, target_names
+
+        document = self._session.document
+        assert document is not None
+        menu = self.target.menu()
+        menu.clear()
+        menu.setToolTipsVisible(True)
+        group = QActionGroup(menu)
+        for name in target_names():
+            target = load_target(name)
+            action = _choice(menu, group, target.title, document.config.target == name)
+            action.setToolTip(target.description)
+            action.triggered.connect(lambda _checked=False, name=name: self.set_target(name))
+
+    def _fill_bits(self, kind: str, menu: QMenu) -> None:
+        from studio.sim.target import load_target
+
+        document = self._session.document
+        assert document is not None
+        target = load_target(document.config.target)
+        default = target.weights.bits if kind == "weight" else target.activations.bits
+        given = getattr(document.config.defaults, f"{kind}_bits")
+        menu.clear()
+        group = QActionGroup(menu)
+        action = _choice(menu, group, f"{default} bits: default of the target", given is None)
+        action.triggered.connect(lambda: self.set_default_bits(kind, None))
+        menu.addSeparator()
+        for bits in BIT_CHOICES:
+            action = _choice(menu, group, f"{bits} bits", given == bits)
+            action.triggered.connect(
+                lambda _checked=False, bits=bits: self.set_default_bits(kind, bits)
+            )
+
+    def set_target(self, name: str) -> None:
+        self._session.edit(
+            f"Set target to {name}",
+            lambda document: document.with_config(document.config.with_target(name)),
+        )
+
+    def set_default_bits(self, kind: str, bits: int | None) -> None:
+        noun = "weight" if kind == "weight" else "activation"
+        shown = "the target's default" if bits is None else str(bits)
+        self._session.edit(
+            f"Set {noun} bits of all layers to {shown}",
+            lambda document: document.with_config(
+                document.config.with_defaults(**{f"{kind}_bits": bits})
+            ),
+        )
+
+
+def _choice(menu: QMenu, group: QActionGroup, text: str, checked: bool) -> QAction:
+    action = menu.addAction(text)
+    action.setCheckable(True)
+    action.setChecked(checked)
+    group.addAction(action)
+    return action
+
+
+def build_menu(actions: Actions, parent: QWidget) -> QMenu:
+    """All commands, one submenu for each group of the table."""
+    menu = QMenu(parent)
+    for title in MENUS:
+        fill_menu(menu.addMenu(title), actions, (c.id for c in COMMANDS if c.menu == title))
+    return menu
+
+
+def fill_menu(menu: QMenu, actions: Actions, names: Iterable[str]) -> None:
+    menu.setToolTipsVisible(True)
+    for name in names:
+        menu.addAction(actions[name])

@@ -1,0 +1,229 @@
+"""What each command does. Heavy modules are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio.cli.output import (
+    ProgressLine,
+    print_evaluation,
+    print_export,
+    print_json,
+    print_table,
+    print_verification,
+)
+from studio.errors import ConfigError, VerificationError
+
+if TYPE_CHECKING:
+    from studio.data.preprocess import Preprocess
+    from studio.project.document import DataSettings, Document
+    from studio.sim.config import QuantConfig
+
+
+def open_window(options: argparse.Namespace) -> int:
+    from studio.app.main import run
+
+    return run(options.file)
+
+
+def targets(options: argparse.Namespace) -> int:
+    from studio.sim.target import load_target, target_names
+
+    found = [load_target(name) for name in target_names()]
+    if options.json:
+        print_json([{"name": t.name, "title": t.title, "description": t.description} for t in found])
+    else:
+        print_table(("target", "what"), [(t.name, f"{t.title}: {t.description}") for t in found])
+    return 0
+
+
+def inspect(options: argparse.Namespace) -> int:
+    from studio.cli.inspection import print_inspection
+
+    document = _open(options, _config(options))
+    print_inspection(document, tensors=options.tensors, as_json=options.json)
+    return 0
+
+
+def quantize(options: argparse.Namespace) -> int:
+    document = _open(options, _config(options))
+    data = _data_settings(options, document).model_copy(
+        update={
+            "calibration_size": options.calibration_size,
+            "evaluation_size": options.evaluation_size,
+        }
+    )
+    steps = ["calibrate", *([] if options.no_evaluate else ["evaluate"]), "export"]
+    return _quantize(document, data, steps, options.out, options.json)
+
+
+def run_recipe(options: argparse.Namespace) -> int:
+    from studio.project.recipe import load_recipe
+    from studio.project.steps import open_document
+
+    recipe = load_recipe(options.recipe)
+    base = options.recipe.parent
+    with ProgressLine(options.json) as emit:
+        document = open_document(
+            recipe.model.source(base), trust=options.trust, config=recipe.config, emit=emit
+        )
+    data = recipe.data
+    if data.path is not None:
+        data = data.model_copy(update={"path": base / data.path})
+    return _quantize(document, data, list(recipe.steps), options.out or base / recipe.out, options.json)
+
+
+def _quantize(
+    document: Document, data: DataSettings, steps: list[str], out: Path, as_json: bool
+) -> int:
+    from dataclasses import replace
+
+    from studio.project import steps as do
+
+    document = replace(document, data=data)
+    with ProgressLine(as_json) as emit:
+        for step in steps:
+            if step == "calibrate":
+                document = do.calibrate(document, emit=emit)
+            elif step == "evaluate":
+                document = do.evaluate(document, emit=emit)
+            else:
+                document = do.export(document, out, emit=emit)
+    assert document.calibration is not None
+    if as_json:
+        print_json(
+            {
+                "evaluation": document.evaluation,
+                "export": document.export,
+                "synthetic_data": document.calibration.synthetic,
+                "warnings": [*document.graph.warnings, *document.plan.warnings, *emit.warnings],
+            }
+        )
+    else:
+        for warning in (*document.graph.warnings, *document.plan.warnings):
+            print(f"note: {warning}")
+        if document.evaluation is not None:
+            print_evaluation(document.evaluation)
+        if document.export is not None:
+            print_export(document.export)
+    verification = document.export.verification if document.export else None
+    if verification is not None and not verification.passed:
+        raise VerificationError(
+            f"A layer of the exported file differs by {verification.largest} steps from the "
+            "simulation.",
+            "Look at the verification table in report.html.",
+        )
+    return 0
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    from studio.cli.measure import evaluate_folder, evaluate_model
+
+    path = Path(options.model)
+    if path.is_dir():
+        result = evaluate_folder(path, options, lambda document: _data_settings(options, document))
+    else:
+        from studio.sim.config import QuantConfig
+
+        document = _open(options, QuantConfig())
+        result = evaluate_model(document, _data_settings(options, document), options)
+    if options.json:
+        print_json(result)
+    else:
+        rows = [
+            (row["engine"], *(f"{row[key]:.2f} %" if row[key] is not None else "-" for key in ("top1", "top5")),
+             f"{row['sqnr_db']:.1f} dB" if row["sqnr_db"] is not None else "-",
+             f"{row['agreement']:.1f} %" if row["agreement"] is not None else "-")
+            for row in result["results"]
+        ]
+        print(f"{result['samples']} samples of {result['data']}")
+        print_table(("engine", "top-1", "top-5", "SQNR to float", "top-1 agreement"), rows)
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    from studio.cli.measure import verify_folder
+
+    verification = verify_folder(options.folder, options, lambda d: _data_settings(options, d))
+    if options.json:
+        from studio.export.bundle import verification_dict
+
+        print_json(verification_dict(verification))
+    else:
+        print_verification(verification)
+    if not verification.passed:
+        raise VerificationError(
+            f"A layer differs by {verification.largest} steps from the simulation.",
+            "Export the model again; if it stays, please report it with report.html.",
+        )
+    return 0
+
+
+def demo(options: argparse.Namespace) -> int:
+    from studio.cli.demo import run_demo
+
+    return run_demo(options.out, options.json)
+
+
+def _open(options: argparse.Namespace, config: QuantConfig) -> Document:
+    from studio.project.steps import open_document
+
+    shapes = tuple(_shape(text) for text in options.input_shape)
+    with ProgressLine(options.json) as emit:
+        return open_document(
+            options.model,
+            weights=options.weights,
+            input_shapes=shapes,
+            trust=options.trust,
+            config=config,
+            emit=emit,
+        )
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        raise ConfigError(
+            f"The input shape {text!r} is not a list of numbers.", "Give for example 1,3,224,224."
+        ) from None
+
+
+def _config(options: argparse.Namespace) -> QuantConfig:
+    from studio.project.recipe import read_json
+    from studio.sim.config import QuantConfig, parse_config, parse_override
+
+    if options.config is not None:
+        config = parse_config(read_json(options.config, "configuration"))
+    else:
+        config = QuantConfig(target=options.target)
+    given: dict[str, Any] = {
+        "weight_bits": options.weight_bits,
+        "act_bits": options.act_bits,
+        "act_observer": options.observer,
+        "weight_observer": options.weight_observer,
+        "weight_per_channel": False if options.per_tensor else None,
+    }
+    config = config.with_defaults(**{key: value for key, value in given.items() if value is not None})
+    for text in options.override:
+        layer, settings = parse_override(text)
+        config = config.with_layers([layer], **settings)
+    return config
+
+
+def _data_settings(options: argparse.Namespace, document: Document) -> DataSettings:
+    from studio.project.steps import default_data
+
+    settings = default_data(document, options.data)
+    changes: dict[str, Any] = {"batch_size": options.batch_size}
+    if options.preprocess is not None:
+        changes["preprocess"] = _preprocess(options.preprocess)
+    return settings.model_copy(update=changes)
+
+
+def _preprocess(path: Path) -> Preprocess:
+    from studio.data.preprocess import Preprocess
+
+    return Preprocess.load(path)

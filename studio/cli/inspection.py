@@ -1,0 +1,86 @@
+"""`quant-studio inspect`: the model as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from studio.cli.output import print_json, print_table
+from studio.graph.describe import display_shape, macs, parameters
+
+if TYPE_CHECKING:
+    from studio.project.document import Document
+    from studio.sim.plan import Layer, TensorPlan
+
+
+def print_inspection(document: Document, *, tensors: bool, as_json: bool) -> None:
+    """Inputs, layers (or tensors) and what preparation did."""
+    graph, plan = document.graph, document.plan
+    if as_json:
+        print_json(
+            {
+                "model": graph.source.name,
+                "opset": graph.opset,
+                "target": plan.target,
+                "inputs": {value.name: display_shape(value) for value in graph.inputs},
+                "outputs": {value.name: display_shape(value) for value in graph.outputs},
+                "layers": [_layer(document, layer) for layer in plan.layers],
+                "tensors": [_tensor(row) for row in plan.tensors.values()],
+                "changes": graph.changes,
+                "warnings": [*graph.warnings, *plan.warnings],
+            }
+        )
+        return
+    inputs = ", ".join(f"{value.name} {display_shape(value)}" for value in graph.inputs)
+    outputs = ", ".join(f"{value.name} {display_shape(value)}" for value in graph.outputs)
+    print(f"{graph.source.name}: opset {graph.opset}; {inputs} -> {outputs}; target {plan.target}")
+    if tensors:
+        rows = [tuple(map(str, _tensor(row).values())) for row in plan.tensors.values()]
+        print_table(("tensor", "role", "layer", "quantized", "why"), rows)
+    else:
+        rows = [tuple(map(str, _layer(document, layer).values())) for layer in plan.layers]
+        print_table(
+            ("layer", "ops", "output", "weights", "activations", "parameters", "MACs", "note"), rows
+        )
+    if graph.changes:
+        print(f"\npreparation ({len(graph.changes)} changes):")
+        for rule in dict.fromkeys(change.rule for change in graph.changes):
+            print(f"  {rule}: {sum(change.rule == rule for change in graph.changes)}")
+    for warning in (*graph.warnings, *plan.warnings):
+        print(f"note: {warning}")
+
+
+def _layer(document: Document, layer: Layer) -> dict[str, str | int]:
+    graph = document.graph
+    settings = layer.settings
+    weights = activations = "-"
+    if settings.weight_bits is not None:
+        granularity = "per channel" if settings.weight_per_channel else "per tensor"
+        weights = f"{settings.weight_bits} bit {granularity}" if settings.weight_enabled else "off"
+    if settings.act_bits is not None:
+        activations = f"{settings.act_bits} bit" if settings.act_enabled else "off"
+    elif layer.follows:
+        activations = "follows"
+    nodes = [graph.node(name) for name in layer.nodes]
+    return {
+        "layer": layer.name,
+        "ops": layer.title,
+        "output": display_shape(graph.value(layer.output)),
+        "weights": weights,
+        "activations": activations,
+        "parameters": sum(parameters(node) for node in nodes),
+        "macs": sum(macs(graph, node) or 0 for node in nodes),
+        "note": layer.note or (f"uses the encoding of {layer.follows}" if layer.follows else ""),
+    }
+
+
+def _tensor(row: TensorPlan) -> dict[str, str]:
+    quantized = "no"
+    if row.spec is not None:
+        quantized = str(row.spec.grid) + ("" if row.spec.axis is None else " per channel")
+    return {
+        "name": row.name,
+        "role": row.role.value,
+        "layer": row.layer,
+        "quantized": quantized,
+        "why": row.reason,
+    }

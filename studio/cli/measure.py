@@ -1,0 +1,146 @@
+"""`evaluate` and `verify`: measuring a model, or a folder that an export wrote."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studio.analysis.evaluate import AccuracyMeter, AgreementMeter, class_scores, simulated_session
+from studio.analysis.quality import DistanceMeter
+from studio.cli.output import ProgressLine
+from studio.data.dataset import Dataset
+from studio.errors import ConfigError
+from studio.export.bundle import VERIFIED_SAMPLES
+from studio.export.folder import load_export
+from studio.export.summary import Verification
+from studio.export.verify import verify
+from studio.jobs.events import CancelToken, Emit, Progress
+from studio.project.document import DataSettings, Document
+from studio.project.recipe import load_recipe
+from studio.project.steps import batch_size_for, open_dataset
+from studio.runtime.session import Optimizations, Session, float_session
+
+Settings = Callable[[Document], DataSettings]
+
+
+def evaluate_model(
+    document: Document, settings: DataSettings, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Accuracy of a float model."""
+    dataset = open_dataset(document, settings)
+    with ProgressLine(options.json) as emit:
+        return _measure(document, dataset, {"float": float_session(document.graph)}, options, emit)
+
+
+def evaluate_folder(
+    folder: Path, options: argparse.Namespace, settings: Settings
+) -> dict[str, Any]:
+    """Accuracy of an exported folder: float, simulated, and in onnxruntime's integer kernels."""
+    document, encodings = _load(folder)
+    chosen = _folder_data(folder, document, options, settings)
+    sessions = {
+        "float": float_session(document.graph),
+        "simulated": simulated_session(document.graph, document.plan, encodings),
+        "onnxruntime": Session(folder / "model.onnx", optimizations=Optimizations.INTEGER),
+    }
+    with ProgressLine(options.json) as emit:
+        return _measure(document, open_dataset(document, chosen), sessions, options, emit)
+
+
+def verify_folder(
+    folder: Path, options: argparse.Namespace, settings: Settings
+) -> Verification:
+    """Compare `model.onnx` of an exported folder with the simulation of its encodings."""
+    document, encodings = _load(folder)
+    chosen = _folder_data(folder, document, options, settings)
+    dataset = open_dataset(document, chosen).subset(VERIFIED_SAMPLES)
+    batches = dataset.batches(min(8, batch_size_for(document.graph, chosen.batch_size)))
+    with ProgressLine(options.json) as emit:
+        return verify(
+            document.graph,
+            document.plan,
+            encodings,
+            folder / "model.onnx",
+            (batch.inputs for batch in batches),
+            len(dataset),
+            emit=emit,
+            cancel=CancelToken(),
+        )
+
+
+def _load(folder: Path) -> tuple[Document, Mapping[str, Any]]:
+    recipe = folder / "recipe.json"
+    if not recipe.is_file():
+        raise ConfigError(
+            f"{folder} has no recipe.json.", "Give a folder that an export of the studio wrote."
+        )
+    config = load_recipe(recipe).config
+    graph, plan, encodings = load_export(folder, config)
+    return Document(graph=graph, config=config, plan=plan), encodings
+
+
+def _folder_data(
+    folder: Path, document: Document, options: argparse.Namespace, settings: Settings
+) -> DataSettings:
+    """The data given on the command line, preprocessed as in the export unless said otherwise."""
+    recipe = load_recipe(folder / "recipe.json")
+    if options.data is None and not options.random_data:
+        return recipe.data
+    chosen = settings(document)
+    if options.preprocess is None and recipe.data.preprocess is not None:
+        chosen = chosen.model_copy(update={"preprocess": recipe.data.preprocess})
+    return chosen
+
+
+def _measure(
+    document: Document,
+    dataset: Dataset,
+    sessions: Mapping[str, Session],
+    options: argparse.Namespace,
+    emit: Emit,
+) -> dict[str, Any]:
+    limit = getattr(options, "limit", None) or len(dataset)
+    dataset = dataset.subset(limit)
+    accuracy = {name: AccuracyMeter() for name in sessions}
+    agreement = {name: AgreementMeter() for name in sessions}
+    distance = {name: DistanceMeter() for name in sessions}
+    done = 0
+    for batch in dataset.batches(batch_size_for(document.graph, options.batch_size)):
+        outputs = {name: _first(session.run(batch.inputs)) for name, session in sessions.items()}
+        for name, output in outputs.items():
+            distance[name].add(outputs["float"], output)
+            scores, reference = class_scores(output), class_scores(outputs["float"])
+            if scores is None or reference is None:
+                continue
+            agreement[name].add(reference, scores)
+            if batch.labels is not None:
+                accuracy[name].add(scores, batch.labels)
+        done += len(batch)
+        emit(Progress("Evaluating", done, len(dataset)))
+    results = []
+    for name in sessions:
+        hits = accuracy[name].result()
+        results.append(
+            {
+                "engine": name,
+                "top1": None if hits is None else hits.top1,
+                "top5": None if hits is None else hits.top5,
+                "sqnr_db": None if name == "float" else distance[name].result().sqnr_db,
+                "agreement": None if name == "float" else agreement[name].result(),
+            }
+        )
+    return {
+        "data": dataset.name,
+        "samples": done,
+        "synthetic_data": dataset.synthetic,
+        "warnings": list(dataset.warnings),
+        "results": results,
+    }
+
+
+def _first(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    return next(iter(outputs.values()))

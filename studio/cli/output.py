@@ -1,0 +1,164 @@
+"""Printing: progress on a terminal, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from studio.jobs.events import Event, Progress, Warned
+
+if TYPE_CHECKING:
+    from studio.analysis.quality import Accuracy, Evaluation
+    from studio.export.summary import ExportSummary, Verification
+
+
+class ProgressLine:
+    """An `emit` that redraws one line on a terminal, and prints a line a phase elsewhere.
+
+    Everything goes to stderr, so that stdout holds the result alone.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._terminal = sys.stderr.isatty()
+        self._phase = ""
+        self._started = 0.0
+        self.warnings: list[str] = []
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            self.warnings.append(event.message)
+            if not self._quiet:
+                self._finish()
+                print(f"note: {event.message}", file=sys.stderr)
+        elif isinstance(event, Progress) and not self._quiet:
+            self._show(event)
+
+    def _show(self, event: Progress) -> None:
+        if event.phase != self._phase:
+            self._finish()
+            self._phase, self._started = event.phase, time.monotonic()
+            if not self._terminal:
+                print(f"{event.phase} ...", file=sys.stderr)
+        if not self._terminal:
+            return
+        elapsed = time.monotonic() - self._started
+        left = ""
+        if 0 < event.done < event.total and elapsed > 1:
+            left = f", {elapsed * (event.total - event.done) / event.done:.0f} s left"
+        filled = 24 * event.done // max(event.total, 1)
+        bar = "█" * filled + "░" * (24 - filled)
+        line = f"{event.phase:20} {bar} {event.done}/{event.total} {event.detail}{left}"
+        print(f"\r\x1b[2K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr)
+        sys.stderr.flush()
+
+    def _finish(self) -> None:
+        if self._phase and self._terminal:
+            took = time.monotonic() - self._started
+            print(f"\r\x1b[2K{self._phase:20} {took:.1f} s", file=sys.stderr)
+        self._phase = ""
+
+
+def print_json(value: Any) -> None:
+    """`value` (dataclasses, paths and infinite numbers included) as JSON on stdout."""
+    print(json.dumps(_plain(value), indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns padded to their widest cell."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    for row in (header, tuple("-" * width for width in widths), *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def decibels(value: float) -> str:
+    """`31.4 dB`; `exact` for no difference."""
+    return "exact" if value == math.inf else f"{value:.1f} dB"
+
+
+def print_evaluation(evaluation: Evaluation) -> None:
+    """Accuracy and distances, and the five worst layers."""
+
+    def accuracy(value: Accuracy | None) -> tuple[str, str]:
+        return ("-", "-") if value is None else (f"{value.top1:.2f} %", f"{value.top5:.2f} %")
+
+    print(f"\nEvaluated on {evaluation.samples} samples of {evaluation.data}")
+    if evaluation.synthetic:
+        print("RANDOM DATA: these figures say nothing about the model's accuracy.")
+    print_table(
+        ("", "top-1", "top-5"),
+        [
+            ("float", *accuracy(evaluation.float_accuracy)),
+            ("quantized (simulated)", *accuracy(evaluation.accuracy)),
+        ],
+    )
+    agreement = "" if evaluation.agreement is None else f", top-1 agreement {evaluation.agreement:.1f} %"
+    output = evaluation.output
+    print(f"output: SQNR {decibels(output.sqnr_db)}, cosine {output.cosine:.5f}{agreement}")
+    worst = sorted(evaluation.layers, key=lambda layer: layer.distance.sqnr_db)[:5]
+    if worst:
+        print("lowest SQNR:")
+        for layer in worst:
+            print(f"  {decibels(layer.distance.sqnr_db):>9}  {layer.layer}")
+
+
+def print_export(summary: ExportSummary) -> None:
+    """What was written, and the verification."""
+    print(f"\nWritten to {summary.folder}{os.sep}")
+    for artifact in summary.artifacts:
+        print(f"  {artifact.name:18} {artifact.bytes / 1e6:8.2f} MB  {artifact.what}")
+    print(
+        f"size: {summary.float_bytes / 1e6:.2f} MB float, {summary.quantized_bytes / 1e6:.2f} MB "
+        f"quantized ({summary.float_bytes / max(summary.quantized_bytes, 1):.1f}x smaller)"
+    )
+    if summary.verification is not None:
+        print_verification(summary.verification)
+
+
+def print_verification(verification: Verification) -> None:
+    """The verdict and the figures behind it."""
+    verdict = "equal to the simulation" if verification.passed else "DIFFERENT from the simulation"
+    print(f"\nVerified in onnxruntime on {verification.samples} samples: {verdict}")
+    print(
+        f"  layer by layer on equal inputs ({len(verification.layers)} layers): at least "
+        f"{100 * verification.identical:.3f} % of the integers identical, largest difference "
+        f"{verification.largest} step(s)"
+    )
+    for end in (verification.plain, verification.optimized):
+        agreement = "" if end.agreement is None else f", top-1 agreement {end.agreement:.1f} %"
+        print(
+            f"  end to end, optimisations {'on ' if end.optimizations else 'off'}: SQNR "
+            f"{decibels(end.distance.sqnr_db)}, cosine {end.distance.cosine:.5f}{agreement}"
+        )
+    print(
+        f"  onnxruntime runs {verification.integer_nodes} nodes in integer kernels, "
+        f"{verification.float_nodes} convolutions or matrix products in float"
+    )

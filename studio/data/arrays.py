@@ -1,0 +1,228 @@
+"""Arrays in `.npy` and `.npz` files as a dataset."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from studio.data.dataset import Batch, Cancel, InputSpec, evenly_spaced, reading_order
+from studio.data.preprocess import format_shape
+from studio.errors import DataError
+
+LABEL_KEYS = ("labels", "y")
+
+
+class ArrayData:
+    """Samples along axis 0 of `arrays` (model input name -> array), with (n,) labels or None.
+
+    `picked` are the rows that belong to the dataset, None for all. Values are converted to the
+    input's type within one kind (float64 to float32, not integers to floats). A batch with NaN or
+    infinite values is refused, naming the sample.
+    """
+
+    synthetic = False
+
+    def __init__(
+        self,
+        name: str,
+        arrays: Mapping[str, np.ndarray],
+        labels: np.ndarray | None,
+        specs: Sequence[InputSpec],
+        warnings: tuple[str, ...] = (),
+        picked: np.ndarray | None = None,
+    ) -> None:
+        self.name = name
+        self.warnings = warnings
+        self._arrays = dict(arrays)
+        self._labels = labels
+        self._specs = tuple(specs)
+        self._check()
+        total = len(next(iter(self._arrays.values())))
+        self._picked = np.arange(total, dtype=np.int64) if picked is None else picked
+
+    @property
+    def has_labels(self) -> bool:
+        return self._labels is not None
+
+    def __len__(self) -> int:
+        return len(self._picked)
+
+    def subset(self, count: int) -> ArrayData:
+        """`count` samples spread evenly over all."""
+        picked = self._picked[evenly_spaced(len(self), count)]
+        return ArrayData(self.name, self._arrays, self._labels, self._specs, self.warnings, picked)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        limit: int | None = None,
+        seed: int | None = None,
+        cancel: Cancel | None = None,
+    ) -> Iterator[Batch]:
+        order = reading_order(len(self), limit, seed)
+        for start in range(0, len(order), batch_size):
+            if cancel is not None:
+                cancel.check()
+            indices = order[start : start + batch_size]
+            rows = self._picked[indices]
+            inputs = {spec.name: self._read(spec, rows) for spec in self._specs}
+            labels = None if self._labels is None else self._labels[rows].astype(np.int64)
+            yield Batch(inputs, labels, indices)
+
+    def _read(self, spec: InputSpec, rows: np.ndarray) -> np.ndarray:
+        values = np.ascontiguousarray(self._arrays[spec.name][rows])
+        if values.dtype.kind == "f":
+            finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            if not finite.all():
+                raise DataError(
+                    f"{self.name}: sample {rows[~finite][0]} of {spec.name!r} has NaN or infinite "
+                    "values.",
+                    "Remove or correct this sample.",
+                )
+        return values.astype(spec.dtype, copy=False)
+
+    def _check(self) -> None:
+        counts = {}
+        for spec in self._specs:
+            array = self._arrays[spec.name]
+            _check_shape(self.name, array, spec)
+            _check_type(self.name, array, spec)
+            counts[spec.name] = len(array)
+        if self._labels is not None:
+            if self._labels.ndim != 1 or self._labels.dtype.kind not in "iu":
+                raise DataError(
+                    f"{self.name}: the labels are {self._labels.dtype} of shape "
+                    f"{format_shape(self._labels.shape)}.",
+                    "Give one whole number, the class index, for each sample.",
+                )
+            counts["the labels"] = len(self._labels)
+        if len(set(counts.values())) > 1:
+            shown = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise DataError(
+                f"{self.name}: different numbers of samples: {shown}.",
+                "Give every array the same length.",
+            )
+        if not next(iter(counts.values())):
+            raise DataError(f"{self.name} holds no sample.", "Choose other data.")
+
+
+def open_arrays(path: Path, specs: Sequence[InputSpec]) -> ArrayData:
+    """The samples of a `.npy` file (for the only model input) or a `.npz` file.
+
+    A `.npz` file has one array for each model input, under the input's name, and optionally the
+    class indices as `labels` or `y`. A model with a single input takes the file's only other
+    array, whatever its name. Uncompressed arrays are mapped into memory, not read. Pickled
+    objects are refused. Raises DataError that names the array, both shapes and what to do.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            arrays = {specs[0].name: np.load(path, mmap_mode="r", allow_pickle=False)}
+        else:
+            arrays = dict(_members(path))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error) as error:
+        raise DataError(
+            f"{path} is not a readable NumPy file: {error}.",
+            "Write it with numpy.save or numpy.savez, without Python objects.",
+        ) from None
+    labels = next((arrays.pop(key) for key in LABEL_KEYS if _is_labels(key, arrays, specs)), None)
+    warnings: tuple[str, ...] = ()
+    if len(specs) == 1 and len(arrays) == 1 and specs[0].name not in arrays:
+        ((key, array),) = arrays.items()
+        arrays = {specs[0].name: array}
+        warnings = (f"The array {key!r} of {path.name} is used for the input {specs[0].name!r}.",)
+    missing = [spec.name for spec in specs if spec.name not in arrays]
+    if missing:
+        raise DataError(
+            f"{path} has no array for the model input {', '.join(map(repr, missing))}; "
+            f"it has {', '.join(map(repr, arrays)) or 'none'}.",
+            "Write a .npz file with one array for each model input, under the input's name.",
+        )
+    wanted = {spec.name for spec in specs}
+    ignored = [key for key in arrays if key not in wanted]
+    if ignored:
+        shown = ", ".join(map(repr, ignored))
+        warnings = (
+            *warnings,
+            f"{path.name}: not used, since no model input has the name: {shown}.",
+        )
+    return ArrayData(path.name, {name: arrays[name] for name in wanted}, labels, specs, warnings)
+
+
+def _is_labels(key: str, arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> bool:
+    return key in arrays and all(spec.name != key for spec in specs)
+
+
+def _members(path: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and array of every member of a `.npz` file, memory-mapped where it is not compressed."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if info.compress_type != zipfile.ZIP_STORED:
+                with archive.open(info) as member:
+                    yield name, np.lib.format.read_array(member, allow_pickle=False)
+                continue
+            # The local header's extra field may differ in length from the central directory's.
+            file.seek(info.header_offset + 26)
+            name_length, extra_length = struct.unpack("<HH", file.read(4))
+            file.seek(name_length + extra_length, 1)
+            yield name, _mapped(path, file)
+
+
+def _mapped(path: Path, file: Any) -> np.ndarray:
+    """Map the array whose `.npy` header begins at the position of `file`."""
+    major, _ = np.lib.format.read_magic(file)
+    if major == 1:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects")
+    if 0 in shape or not shape:
+        return np.zeros(shape, dtype)
+    offset = file.tell()
+    if fortran:
+        return np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F")
+    return np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
+
+
+def _check_shape(name: str, array: np.ndarray, spec: InputSpec) -> None:
+    wanted = spec.shape[1:]
+    if array.ndim and _fits(array.shape[1:], wanted):
+        return
+    hint = "Give the samples along the first axis, each of the shape of the model input."
+    if array.ndim == len(wanted) and _fits(array.shape, wanted):
+        hint = "This is a single sample: add the batch axis with array[None]."
+    elif array.ndim == 4 and _fits(tuple(array.shape[i] for i in (3, 1, 2)), wanted):
+        hint = "The channels are last, the model wants them first: array.transpose(0, 3, 1, 2)."
+    elif array.ndim == 4 and _fits(tuple(array.shape[i] for i in (2, 3, 1)), wanted):
+        hint = "The channels are first, the model wants them last: array.transpose(0, 2, 3, 1)."
+    raise DataError(
+        f"{name}: the array for {spec.name!r} has shape {format_shape(array.shape)}, the model "
+        f"input has {format_shape(spec.shape)}.",
+        hint,
+    )
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    return len(shape) == len(wanted) and all(
+        side is None or side == found for found, side in zip(shape, wanted, strict=True)
+    )
+
+
+def _check_type(name: str, array: np.ndarray, spec: InputSpec) -> None:
+    found, wanted = array.dtype, spec.dtype
+    same_kind = found.kind == wanted.kind or (found.kind in "iu" and wanted.kind in "iu")
+    if same_kind and np.can_cast(found, wanted, "same_kind"):
+        return
+    hint = f"Convert it with array.astype('{wanted}')."
+    if found.kind in "iu" and wanted.kind == "f":
+        hint = f"Scale it as the model was trained, such as array.astype('{wanted}') / 255."
+    raise DataError(
+        f"{name}: the array for {spec.name!r} holds {found}, the model input takes {wanted}.", hint
+    )

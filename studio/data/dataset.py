@@ -1,0 +1,97 @@
+"""What every source of samples offers, and the batches it yields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One model input: `shape` with the batch dimension first, None where it is dynamic."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`inputs`: model input name -> array of shape (n, ...); `labels`: (n,) int64 class indices or
+    None; `indices`: (n,) int64 positions of the samples in the dataset."""
+
+    inputs: dict[str, np.ndarray]
+    labels: np.ndarray | None
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class Cancel(Protocol):
+    """Anything whose `check` raises once the work shall stop, such as a job's CancelToken."""
+
+    def check(self) -> None: ...
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Samples in a fixed order.
+
+    `synthetic` is True for random data: everything made from it must say so. `warnings` are
+    things the user should know, and may grow while batches are read.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def has_labels(self) -> bool: ...
+
+    @property
+    def synthetic(self) -> bool: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def subset(self, count: int) -> Dataset:
+        """`count` samples spread evenly over the whole (all, if there are no more)."""
+        ...
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        limit: int | None = None,
+        seed: int | None = None,
+        cancel: Cancel | None = None,
+    ) -> Iterator[Batch]:
+        """Batches of `batch_size` samples, the last one may be smaller.
+
+        At most the first `limit` samples, in the dataset's order or, with `seed`, in an order
+        shuffled by it (shuffled first, then limited). `cancel` is checked before every batch.
+        Raises DataError for samples that cannot be used.
+        """
+        ...
+
+
+def evenly_spaced(total: int, count: int) -> np.ndarray:
+    """Positions i * total // count of `count` samples among `total`, as int64.
+
+    In a list sorted by class this takes the same share of every class. Deterministic.
+    """
+    count = min(count, total)
+    return np.arange(count, dtype=np.int64) * total // max(count, 1)
+
+
+def reading_order(total: int, limit: int | None, seed: int | None) -> np.ndarray:
+    """Positions in the order `Dataset.batches` reads them."""
+    order = np.arange(total, dtype=np.int64)
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(order)
+    return order[:limit]

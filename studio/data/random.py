@@ -1,0 +1,72 @@
+"""Random samples, for trying a model out without data. Only ever on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from studio.data.dataset import Batch, Cancel, InputSpec, reading_order
+from studio.data.preprocess import DYNAMIC_SIDE
+
+DYNAMIC_LENGTH = 16
+
+
+class RandomData:
+    """`count` samples: standard normal for float inputs, 0 or 1 for integer and boolean ones.
+
+    Sample i depends on `seed` and i alone, not on the batch size. A dynamic dimension becomes 224
+    in inputs of four dimensions and 16 in others.
+    """
+
+    name = "random data"
+    has_labels = False
+    synthetic = True
+    warnings = ("The data is random: its results say nothing about the model's accuracy.",)
+
+    def __init__(self, specs: Sequence[InputSpec], count: int, seed: int = 0) -> None:
+        self._specs = tuple(specs)
+        self._count = count
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def subset(self, count: int) -> RandomData:
+        """The first `count` samples."""
+        return RandomData(self._specs, min(count, self._count), self._seed)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        limit: int | None = None,
+        seed: int | None = None,
+        cancel: Cancel | None = None,
+    ) -> Iterator[Batch]:
+        order = reading_order(self._count, limit, seed)
+        for start in range(0, len(order), batch_size):
+            if cancel is not None:
+                cancel.check()
+            indices = order[start : start + batch_size]
+            samples = [self._sample(int(index)) for index in indices]
+            inputs = {
+                spec.name: np.stack([sample[position] for sample in samples])
+                for position, spec in enumerate(self._specs)
+            }
+            yield Batch(inputs, None, indices)
+
+    def _sample(self, index: int) -> list[np.ndarray]:
+        random = np.random.default_rng((self._seed, index))
+        arrays = []
+        for spec in self._specs:
+            dynamic = DYNAMIC_SIDE if len(spec.shape) == 4 else DYNAMIC_LENGTH
+            shape = tuple(dynamic if side is None else side for side in spec.shape[1:])
+            is_float = spec.dtype.kind == "f"
+            values: np.ndarray = (
+                random.standard_normal(shape, np.float32)
+                if is_float
+                else random.integers(0, 2, shape)
+            )
+            arrays.append(values.astype(spec.dtype))
+        return arrays

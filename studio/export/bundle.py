@@ -1,0 +1,177 @@
+"""One export: every artifact written together, then verified."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from studio import __version__
+from studio.analysis.quality import Evaluation
+from studio.data.dataset import Dataset
+from studio.export.encodings_file import encodings_document
+from studio.export.files import save_onnx, staged_folder
+from studio.export.report import ReportContent, report_html
+from studio.export.summary import Artifact, ExportSummary, Verification
+from studio.export.verify import verify
+from studio.graph.model import ModelGraph
+from studio.jobs.events import CancelToken, Emit, Progress
+from studio.quant.encoding import Encoding
+from studio.quant.statistics import TensorStatistics
+from studio.sim.config import QuantConfig
+from studio.sim.plan import Plan
+from studio.sim.qdq import Constants, insert_qdq
+from studio.sim.target import load_target
+
+VERIFIED_SAMPLES = 32
+"""Samples the exported file and the simulation are compared on."""
+
+_WHAT = {
+    "model.onnx": "quantized model (QuantizeLinear / DequantizeLinear), runs in onnxruntime",
+    "model_float.onnx": "prepared float model, goes with model.encodings",
+    "model.encodings": "encodings in AIMET's 1.0.0 layout, for Qualcomm's converters",
+    "report.html": "this export for people",
+    "recipe.json": "replays this export: quant-studio run recipe.json",
+    "summary.json": "this export for machines",
+}
+
+
+def export_bundle(
+    graph: ModelGraph,
+    config: QuantConfig,
+    plan: Plan,
+    encodings: Mapping[str, Encoding],
+    folder: Path,
+    *,
+    statistics: Mapping[str, TensorStatistics],
+    calibration_data: str,
+    calibration_samples: int,
+    synthetic: bool,
+    evaluation: Evaluation | None,
+    recipe: Mapping[str, Any] | None,
+    samples: Dataset,
+    batch_size: int,
+    emit: Emit,
+    cancel: CancelToken,
+) -> ExportSummary:
+    """Write `model.onnx`, `model_float.onnx`, `model.encodings`, `report.html`, `recipe.json` (if
+    given) and `summary.json` into `folder`, verified on up to `VERIFIED_SAMPLES` of `samples`.
+
+    Everything is made in a hidden folder first: on an error or a cancel `folder` is as it was.
+    Raises ExportError.
+    """
+    emit(Progress("Exporting", 0, 3, "writing the models"))
+    target = load_target(config.target)
+    quantized = insert_qdq(
+        graph,
+        plan,
+        encodings,
+        constants=Constants.INTEGER,
+        weight_storage_bits=target.weight_storage_bits,
+    )
+    quantized.producer_name, quantized.producer_version = "quantization-studio", __version__
+    if synthetic:
+        quantized.metadata_props["calibration_data"] = "random data: accuracy is not meaningful"
+    with staged_folder(folder) as staging:
+        save_onnx(quantized, staging / "model.onnx")
+        save_onnx(graph.ir, staging / "model_float.onnx")
+        document = encodings_document(plan, encodings)
+        (staging / "model.encodings").write_text(json.dumps(document, indent=2), encoding="utf-8")
+        cancel.check()
+        subset = samples.subset(VERIFIED_SAMPLES)
+        verification = verify(
+            graph,
+            plan,
+            encodings,
+            staging / "model.onnx",
+            (batch.inputs for batch in subset.batches(min(batch_size, 8), cancel=cancel)),
+            len(subset),
+            emit=emit,
+            cancel=cancel,
+        )
+        emit(Progress("Exporting", 2, 3, "writing the report"))
+        if recipe is not None:
+            text = json.dumps(recipe, indent=2)
+            (staging / "recipe.json").write_text(text, encoding="utf-8")
+        float_bytes, quantized_bytes = _size(staging, "model_float.onnx"), _size(staging, "model.onnx")
+        content = ReportContent(
+            graph=graph,
+            config=config,
+            plan=plan,
+            encodings=encodings,
+            statistics=statistics,
+            calibration_data=calibration_data,
+            calibration_samples=calibration_samples,
+            synthetic=synthetic,
+            evaluation=evaluation,
+            verification=verification,
+            artifacts=_artifacts(staging),
+            float_bytes=float_bytes,
+            quantized_bytes=quantized_bytes,
+            created=datetime.now(),
+            version=__version__,
+        )
+        (staging / "report.html").write_text(report_html(content), encoding="utf-8")
+        summary = {
+            "model": graph.source.name,
+            "target": plan.target,
+            "synthetic_data": synthetic,
+            "calibration": {"data": calibration_data, "samples": calibration_samples},
+            "float_bytes": float_bytes,
+            "quantized_bytes": quantized_bytes,
+            "evaluation": None if evaluation is None else asdict(evaluation),
+            "verification": verification_dict(verification),
+            "unquantized": {
+                name: row.reason for name, row in plan.tensors.items() if row.spec is None
+            },
+        }
+        text = json.dumps(json_numbers(summary), indent=2)
+        (staging / "summary.json").write_text(text, encoding="utf-8")
+        artifacts = _artifacts(staging)
+        cancel.check()
+    emit(Progress("Exporting", 3, 3, "done"))
+    return ExportSummary(
+        folder=folder,
+        artifacts=artifacts,
+        float_bytes=float_bytes,
+        quantized_bytes=quantized_bytes,
+        verification=verification,
+    )
+
+
+def verification_dict(verification: Verification) -> dict[str, Any]:
+    """The verification with its verdict, for JSON."""
+    return {
+        "passed": verification.passed,
+        "identical": verification.identical,
+        "largest_step_difference": verification.largest,
+        **asdict(verification),
+    }
+
+
+def json_numbers(value: Any) -> Any:
+    """`value` with infinite numbers as strings, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: json_numbers(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_numbers(item) for item in value]
+    return value
+
+
+def _size(folder: Path, name: str) -> int:
+    """Bytes of a model, its external data included."""
+    return sum(path.stat().st_size for path in folder.glob(f"{name}*"))
+
+
+def _artifacts(folder: Path) -> tuple[Artifact, ...]:
+    return tuple(
+        Artifact(name, (folder / name).stat().st_size, what)
+        for name, what in _WHAT.items()
+        if (folder / name).is_file()
+    )

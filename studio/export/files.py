@@ -1,0 +1,78 @@
+"""Writing files so that a failure leaves nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx_ir as ir
+
+from studio.errors import ExportError
+
+_PROTOBUF_LIMIT = 2**31 - 2**24
+
+
+@contextmanager
+def staged_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files move into `folder` all together when the block ends well.
+
+    Whatever goes wrong inside the block, `folder` is as it was. Disk and permission problems become
+    ExportError naming the folder.
+    """
+    existed = folder.exists()
+    staging: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        yield staging
+        for path in sorted(staging.iterdir()):
+            os.replace(path, folder / path.name)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def write_error(path: Path, error: OSError) -> ExportError:
+    """An ExportError that names `path` and what to do about `error`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "The disk is full: free some space or choose another folder. Nothing was changed."
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = "You may not write there: choose another folder. Nothing was changed."
+    else:
+        hint = "Choose another folder. Nothing was changed."
+    return ExportError(f"Cannot write to {path}: {error.strerror or error}.", hint)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step; ExportError if that is not possible."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_onnx(model: ir.Model, path: Path) -> None:
+    """Write `model`; weights go to a data file beside it where protobuf's 2 GiB would be exceeded."""
+    size = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
+    )
+    if size < _PROTOBUF_LIMIT:
+        ir.save(model, path)
+    else:
+        ir.save(model, path, external_data=f"{path.name}.data")

@@ -1,0 +1,38 @@
+"""Reading back a folder that an export wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from studio.errors import ConfigError
+from studio.export.encodings_file import read_encodings
+from studio.graph.model import ModelGraph
+from studio.graph.open import open_model
+from studio.quant.encoding import Encoding
+from studio.sim.config import QuantConfig
+from studio.sim.encodings import bias_encodings
+from studio.sim.placement import place
+from studio.sim.plan import Plan
+
+
+def load_export(folder: Path, config: QuantConfig) -> tuple[ModelGraph, Plan, dict[str, Encoding]]:
+    """Graph, plan and encodings of an exported folder under the configuration of its recipe.
+
+    Raises ConfigError if a file is missing or the files do not belong together, ModelError if the
+    model cannot be read.
+    """
+    for name in ("model.onnx", "model_float.onnx", "model.encodings"):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder} has no {name}.", "Give a folder that an export wrote.")
+    graph = open_model(folder / "model_float.onnx")
+    plan = place(graph, config)
+    encodings = read_encodings(folder / "model.encodings", plan)
+    encodings.update(bias_encodings(plan, encodings))
+    missing = [name for name in plan.quantized if name not in encodings]
+    if missing:
+        raise ConfigError(
+            f"{folder / 'model.encodings'} has no encoding for {missing[0]} and {len(missing) - 1} "
+            "more tensors.",
+            "Give a folder whose files come from one export.",
+        )
+    return graph, plan, encodings

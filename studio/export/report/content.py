@@ -1,0 +1,87 @@
+"""What a report is made from, and the questions its parts ask of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+
+from studio.analysis.quality import Evaluation
+from studio.export.summary import Artifact, Verification
+from studio.graph.model import ModelGraph
+from studio.quant.encoding import Encoding
+from studio.quant.statistics import TensorStatistics
+from studio.sim.config import QuantConfig
+from studio.sim.plan import Layer, Plan
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything a report states.
+
+    statistics: may be empty (nothing was observed). synthetic: calibrated on random data.
+    float_bytes, quantized_bytes: sizes of the float and the quantized model file.
+    """
+
+    graph: ModelGraph
+    config: QuantConfig
+    plan: Plan
+    encodings: Mapping[str, Encoding]
+    statistics: Mapping[str, TensorStatistics]
+    calibration_data: str
+    calibration_samples: int
+    synthetic: bool
+    evaluation: Evaluation | None
+    verification: Verification | None
+    artifacts: tuple[Artifact, ...]
+    float_bytes: int
+    quantized_bytes: int
+    created: datetime
+    version: str
+
+    @cached_property
+    def sqnr(self) -> dict[str, float]:
+        """SQNR in dB of the layers' outputs, by layer; empty without an evaluation."""
+        layers = self.evaluation.layers if self.evaluation else ()
+        return {quality.layer: quality.distance.sqnr_db for quality in layers}
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number a layer has in all tables and charts, from 1, by layer."""
+        return {layer.name: number for number, layer in enumerate(self.plan.layers, 1)}
+
+    @cached_property
+    def quantized_layers(self) -> int:
+        """Layers whose weight or output is quantized."""
+        return sum(self._is_quantized(layer) for layer in self.plan.layers)
+
+    @property
+    def any_synthetic(self) -> bool:
+        """True if the calibration or the evaluation used random data."""
+        return self.synthetic or (self.evaluation is not None and self.evaluation.synthetic)
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller the quantized file is; nan if it is empty."""
+        return self.float_bytes / self.quantized_bytes if self.quantized_bytes else math.nan
+
+    def lowest_layers(self, count: int) -> list[Layer]:
+        """The `count` evaluated layers with the lowest SQNR, lowest first; unaltered ones left out."""
+        known = [layer for layer in self.plan.layers if self.sqnr.get(layer.name, math.inf) < math.inf]
+        return sorted(known, key=lambda layer: self.sqnr[layer.name])[:count]
+
+    def encoding(self, tensor: str) -> Encoding | None:
+        """The encoding `tensor` uses: its own, or that of the tensor it is tied to."""
+        tied = self.plan.tensors[tensor].tied_to
+        return self.encodings.get(tensor) or (self.encodings.get(tied) if tied else None)
+
+    def observed(self, tensor: str) -> TensorStatistics | None:
+        """What calibration saw of `tensor`, or of the tensor it is tied to."""
+        tied = self.plan.tensors[tensor].tied_to
+        return self.statistics.get(tensor) or (self.statistics.get(tied) if tied else None)
+
+    def _is_quantized(self, layer: Layer) -> bool:
+        tensors = (*layer.weights[:1], *layer.outputs)
+        return any(self.plan.tensors[name].spec is not None for name in tensors)

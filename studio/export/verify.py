@@ -1,0 +1,170 @@
+"""The proof that the exported file computes what the simulation computed.
+
+Layer by layer on equal inputs the integers must agree to the last step. End to end, the order of
+float summation flips single steps and the flips add up, so there SQNR, cosine and top-1 agreement
+are stated, with onnxruntime's optimisations off and on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+
+from studio.analysis.evaluate import AgreementMeter, class_scores, simulated_name
+from studio.analysis.quality import DistanceMeter
+from studio.export.summary import EndToEnd, LayerCheck, Verification
+from studio.graph.model import ModelGraph
+from studio.jobs.events import CancelToken, Emit, Progress
+from studio.quant.encoding import Encoding
+from studio.runtime.executor import Executor
+from studio.runtime.session import Optimizations, Session
+from studio.sim.plan import Layer, Plan
+from studio.sim.qdq import quantized_name
+from studio.sim.simulator import simulating_executor
+
+LAYER_SAMPLES = 4
+"""Samples the layers are compared on."""
+
+_INTEGER_OPS = frozenset(
+    ["ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm"]
+)
+_FLOAT_OPS = frozenset(["Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"])
+
+
+def verify(
+    graph: ModelGraph,
+    plan: Plan,
+    encodings: Mapping[str, Encoding],
+    path: Path,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    total: int,
+    *,
+    emit: Emit,
+    cancel: CancelToken,
+) -> Verification:
+    """Compare the QDQ file at `path` with the simulation of (`graph`, `plan`, `encodings`).
+
+    `batches` are model inputs, `total` samples in all. Raises ModelError if onnxruntime refuses the
+    file.
+    """
+    executor = simulating_executor(graph, plan, encodings)
+    layers = [layer for layer in plan.layers if plan.tensors[layer.output].spec is not None]
+    plain = Session(path, optimizations=Optimizations.NONE, outputs=_readable(graph, plan, layers))
+    with tempfile.TemporaryDirectory(prefix="quantization-studio-") as folder:
+        optimized_path = Path(folder) / "optimized.onnx"
+        optimized = Session(path, optimized_path=optimized_path)
+        integer_nodes, float_nodes = _kernels(optimized_path)
+    output = graph.outputs[0].name or ""
+    plain_meter, optimized_meter = _Meter(), _Meter()
+    counts = {layer.name: _Counts() for layer in layers}
+    done = checked = 0
+    for batch in batches:
+        cancel.check()
+        with torch.inference_mode():
+            expected = executor.run(batch, [output])[output].numpy()
+        plain_meter.add(expected, plain.run(batch, [output])[output])
+        optimized_meter.add(expected, optimized.run(batch, [output])[output])
+        if checked < LAYER_SAMPLES:
+            part = {name: array[: LAYER_SAMPLES - checked] for name, array in batch.items()}
+            checked += len(next(iter(part.values())))
+            for layer in layers:
+                cancel.check()
+                counts[layer.name].add(*_integers(graph, plan, encodings, executor, plain, layer, part))
+        done += len(expected)
+        emit(Progress("Verifying", done, total, f"{len(layers)} layers in onnxruntime"))
+    return Verification(
+        samples=done,
+        layers=tuple(counts[layer.name].result(layer) for layer in layers),
+        plain=plain_meter.result(optimizations=False),
+        optimized=optimized_meter.result(optimizations=True),
+        integer_nodes=integer_nodes,
+        float_nodes=float_nodes,
+    )
+
+
+def _readable(graph: ModelGraph, plan: Plan, layers: list[Layer]) -> list[str]:
+    """Tensors of the file that the comparison reads."""
+    names = [quantized_name(layer.output) for layer in layers]
+    names += [simulated_name(graph, plan, name) for layer in layers for name in layer.inputs]
+    inputs = {value.name for value in graph.inputs}
+    return [name for name in dict.fromkeys(names) if name not in inputs]
+
+
+def _integers(
+    graph: ModelGraph,
+    plan: Plan,
+    encodings: Mapping[str, Encoding],
+    executor: Executor,
+    session: Session,
+    layer: Layer,
+    batch: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The layer's output integers: onnxruntime's, and the simulation's from the same inputs."""
+    names = {name: simulated_name(graph, plan, name) for name in layer.inputs}
+    fed = set(session.inputs)
+    wanted = [name for name in names.values() if name not in fed]
+    values = session.run(batch, [quantized_name(layer.output), *wanted])
+    actual = values[quantized_name(layer.output)]
+    encoding = encodings[layer.output]
+    if not layer.nodes:
+        return actual, encoding.quantize(batch[layer.output])
+    inputs = {
+        name: torch.from_numpy(batch[source] if source in fed else values[source])
+        for name, source in names.items()
+    }
+    with torch.inference_mode():
+        result = executor.run_nodes(layer.nodes, inputs, [layer.output])[layer.output]
+    return actual, encoding.quantize(result.numpy())
+
+
+class _Counts:
+    """How far two sets of integers are apart."""
+
+    def __init__(self) -> None:
+        self.values = self.same = self.near = self.largest = 0
+
+    def add(self, actual: np.ndarray, expected: np.ndarray) -> None:
+        steps = np.abs(actual.astype(np.int64) - expected)
+        self.values += steps.size
+        self.same += int((steps == 0).sum())
+        self.near += int((steps <= 1).sum())
+        self.largest = max(self.largest, int(steps.max(initial=0)))
+
+    def result(self, layer: Layer) -> LayerCheck:
+        total = max(self.values, 1)
+        return LayerCheck(
+            layer.name, layer.output, self.same / total, self.near / total, self.largest
+        )
+
+
+class _Meter:
+    """End-to-end distance and agreement."""
+
+    def __init__(self) -> None:
+        self.distance = DistanceMeter()
+        self.agreement = AgreementMeter()
+
+    def add(self, expected: np.ndarray, actual: np.ndarray) -> None:
+        self.distance.add(expected, actual)
+        scores, other = class_scores(expected), class_scores(actual)
+        if scores is not None and other is not None:
+            self.agreement.add(scores, other)
+
+    def result(self, *, optimizations: bool) -> EndToEnd:
+        return EndToEnd(optimizations, self.distance.result(), self.agreement.result())
+
+
+def _kernels(path: Path) -> tuple[int, int]:
+    """Compute nodes of an optimised graph that run in integers, and in float."""
+    integer = plain = 0
+    for node in onnx.load(str(path), load_external_data=False).graph.node:
+        if node.op_type.startswith("QLinear") or node.op_type in _INTEGER_OPS:
+            integer += 1
+        elif node.op_type in _FLOAT_OPS:
+            plain += 1
+    return integer, plain

@@ -1,0 +1,102 @@
+"""The document: model, data, settings and results, as one immutable value.
+
+Every edit and every step returns a new `Document`; undo is going back to the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from studio.analysis.quality import Evaluation
+from studio.data.preprocess import Preprocess
+from studio.export.summary import ExportSummary
+from studio.graph.model import ModelGraph
+from studio.quant.encoding import Encoding
+from studio.quant.statistics import TensorStatistics
+from studio.sim.config import QuantConfig
+from studio.sim.placement import place
+from studio.sim.plan import Plan
+
+
+class DataSettings(BaseModel):
+    """Which data, how it is preprocessed, and how much of it is used.
+
+    `path` None means random data, which has to be asked for and marks all results as synthetic.
+    `evaluation_size` None evaluates on everything.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path | None
+    preprocess: Preprocess | None = None
+    calibration_size: int = Field(default=64, ge=1)
+    batch_size: int = Field(default=16, ge=1)
+    evaluation_size: int | None = Field(default=None, ge=1)
+
+    @property
+    def name(self) -> str:
+        return "random data" if self.path is None else self.path.name
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Statistics of every observed tensor and what they were collected on."""
+
+    statistics: Mapping[str, TensorStatistics]
+    data: str
+    samples: int
+    synthetic: bool
+
+
+@dataclass(frozen=True)
+class Document:
+    """One model being quantized. `encodings` holds what is up to date with `config`: a tensor whose
+    settings changed is missing until `steps.refresh_encodings` ran."""
+
+    graph: ModelGraph
+    config: QuantConfig
+    plan: Plan
+    data: DataSettings | None = None
+    calibration: Calibration | None = None
+    encodings: Mapping[str, Encoding] = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+    export: ExportSummary | None = None
+    path: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.path.stem if self.path else self.graph.source.name
+
+    @property
+    def calibrated(self) -> bool:
+        """True if every quantized tensor has an encoding."""
+        return all(name in self.encodings for name in self.plan.quantized)
+
+    def with_config(self, config: QuantConfig) -> Document:
+        """This document under other settings: placed anew; encodings of tensors whose settings did
+        not change are kept, results measured under the old settings are dropped."""
+        if config == self.config:
+            return self
+        plan = place(self.graph, config)
+        kept = {
+            name: encoding
+            for name, encoding in self.encodings.items()
+            if name in plan.tensors and plan.tensors[name] == self.plan.tensors.get(name)
+        }
+        kept = {
+            name: encoding
+            for name, encoding in kept.items()
+            if all(source in kept for source in plan.tensors[name].bias_of or ())
+            and (plan.tensors[name].tied_to or name) in kept
+        }
+        return replace(
+            self, config=config, plan=plan, encodings=kept, evaluation=None, export=None
+        )
+
+    def with_data(self, data: DataSettings | None) -> Document:
+        """This document with other data; earlier calibration stays until the next one."""
+        return replace(self, data=data)

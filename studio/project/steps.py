@@ -1,0 +1,202 @@
+"""The steps from a model file to an export, each from a `Document` to a new one.
+
+The window runs them in a background thread, the command line in the foreground; both get the same
+numbers. Every step takes `emit` (what happens) and `cancel`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from studio.analysis.evaluate import evaluate as evaluate_model
+from studio.data.dataset import Dataset, InputSpec
+from studio.data.opening import guess_for, open_data
+from studio.data.random import RandomData
+from studio.errors import ConfigError, DataError
+from studio.export.bundle import export_bundle
+from studio.graph.model import ModelGraph, ModelSource
+from studio.graph.open import open_model
+from studio.jobs.events import CancelToken, Emit, Progress, Warned, silent
+from studio.project.document import Calibration, DataSettings, Document
+from studio.project.recipe import document_recipe
+from studio.runtime.ops import unsupported_ops
+from studio.sim.calibration import collect_statistics
+from studio.sim.config import QuantConfig
+from studio.sim.encodings import compute_encodings
+from studio.sim.placement import place
+
+
+def open_document(
+    path: str | Path | ModelSource,
+    *,
+    factory: str | None = None,
+    weights: Path | None = None,
+    input_shapes: tuple[tuple[int, ...], ...] = (),
+    trust: bool = False,
+    config: QuantConfig | None = None,
+    emit: Emit = silent,
+    cancel: CancelToken | None = None,
+) -> Document:
+    """Open and prepare a model (`.onnx`, or `file.py:factory`).
+
+    Raises ModelError, UnsupportedOpsError, and ConsentRequiredError for Python code without `trust`.
+    """
+    emit(Progress("Opening", 0, 2, "reading and preparing the model"))
+    graph = open_model(
+        path,
+        factory=factory,
+        weights=weights,
+        input_shapes=input_shapes,
+        trust=trust,
+        check=unsupported_ops,
+    )
+    (cancel or CancelToken()).check()
+    emit(Progress("Opening", 1, 2, "placing quantizers"))
+    config = config or QuantConfig()
+    return Document(graph=graph, config=config, plan=place(graph, config))
+
+
+def input_specs(graph: ModelGraph) -> list[InputSpec]:
+    """What the model wants to be fed, in order."""
+    specs = []
+    for value in graph.inputs:
+        sizes = [] if value.shape is None else list(value.shape)
+        shape = tuple(size if isinstance(size, int) else None for size in sizes)
+        dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+        specs.append(InputSpec(value.name or "", shape, dtype))
+    return specs
+
+
+def default_data(document: Document, path: Path | None = None) -> DataSettings:
+    """Data settings for the model's first input, with preprocessing guessed from its shape."""
+    spec = input_specs(document.graph)[0]
+    preprocess = guess_for(spec) if len(spec.shape) == 4 else None
+    return DataSettings(path=path, preprocess=preprocess)
+
+
+def open_dataset(document: Document, settings: DataSettings) -> Dataset:
+    """The data of `settings` for the model of `document`. Raises DataError."""
+    specs = input_specs(document.graph)
+    if settings.path is None:
+        return RandomData(specs, settings.calibration_size, seed=0)
+    return open_data(settings.path, specs, settings.preprocess)
+
+
+def _data(document: Document) -> tuple[DataSettings, Dataset, int]:
+    if document.data is None:
+        raise DataError("No data has been chosen.", "Choose a folder with images or arrays.")
+    dataset = open_dataset(document, document.data)
+    return document.data, dataset, batch_size_for(document.graph, document.data.batch_size)
+
+
+def batch_size_for(graph: ModelGraph, wanted: int) -> int:
+    """`wanted`, or the batch size the model is fixed to."""
+    fixed = [spec.shape[0] for spec in input_specs(graph) if spec.shape and spec.shape[0]]
+    return fixed[0] or wanted if fixed else wanted
+
+
+def _report(dataset: Dataset, emit: Emit) -> None:
+    for warning in dataset.warnings:
+        emit(Warned(warning))
+
+
+def refresh_encodings(
+    document: Document, *, emit: Emit = silent, cancel: CancelToken | None = None
+) -> Document:
+    """Encodings for the document's settings from the statistics it has; the data are not read."""
+    emit(Progress("Computing encodings", 0, 1))
+    statistics = document.calibration.statistics if document.calibration else {}
+    encodings = compute_encodings(document.graph, document.plan, statistics, cancel)
+    return replace(document, encodings=encodings)
+
+
+def calibrate(
+    document: Document, *, emit: Emit = silent, cancel: CancelToken | None = None
+) -> Document:
+    """Collect statistics on the document's data and compute every encoding."""
+    cancel = cancel or CancelToken()
+    settings, dataset, batch_size = _data(document)
+    subset = dataset.subset(settings.calibration_size)
+    total = len(subset)
+    batches = (batch.inputs for batch in subset.batches(batch_size, cancel=cancel))
+    statistics = collect_statistics(
+        document.graph, _candidates(document), batches, total, emit=emit, cancel=cancel
+    )
+    _report(subset, emit)
+    calibration = Calibration(statistics, dataset.name, total, dataset.synthetic)
+    calibrated = replace(document, calibration=calibration, evaluation=None, export=None)
+    return refresh_encodings(calibrated, emit=emit, cancel=cancel)
+
+
+def _candidates(document: Document) -> list[str]:
+    """Every tensor that some settings of the layers would observe: switching a layer on later must
+    not need the data again."""
+    defaults = document.config.defaults.model_copy(update={"act_enabled": None})
+    layers = {
+        name: settings.model_copy(update={"act_enabled": None})
+        for name, settings in document.config.layers.items()
+    }
+    everything = document.config.model_copy(update={"defaults": defaults, "layers": layers})
+    plan = place(document.graph, everything)
+    names = {row.name for row in plan.tensors.values() if row.observed}
+    names |= set(document.plan.observed)
+    return [name for name in document.plan.tensors if name in names]
+
+
+def evaluate(
+    document: Document, *, emit: Emit = silent, cancel: CancelToken | None = None
+) -> Document:
+    """Measure the simulated model against float on the document's data."""
+    _require_calibration(document)
+    settings, dataset, batch_size = _data(document)
+    evaluation = evaluate_model(
+        document.graph,
+        document.plan,
+        document.encodings,
+        dataset,
+        limit=settings.evaluation_size,
+        batch_size=batch_size,
+        emit=emit,
+        cancel=cancel or CancelToken(),
+    )
+    _report(dataset, emit)
+    return replace(document, evaluation=evaluation)
+
+
+def export(
+    document: Document,
+    folder: Path,
+    *,
+    emit: Emit = silent,
+    cancel: CancelToken | None = None,
+) -> Document:
+    """Write the artifacts to `folder` and verify them. Raises ExportError; nothing half-written."""
+    _require_calibration(document)
+    settings, dataset, batch_size = _data(document)
+    assert document.calibration is not None
+    summary = export_bundle(
+        document.graph,
+        document.config,
+        document.plan,
+        document.encodings,
+        folder,
+        statistics=document.calibration.statistics,
+        calibration_data=document.calibration.data,
+        calibration_samples=document.calibration.samples,
+        synthetic=document.calibration.synthetic,
+        evaluation=document.evaluation,
+        recipe=document_recipe(document).model_dump(mode="json"),
+        samples=dataset,
+        batch_size=batch_size,
+        emit=emit,
+        cancel=cancel or CancelToken(),
+    )
+    return replace(document, export=summary, data=settings)
+
+
+def _require_calibration(document: Document) -> None:
+    if document.calibration is None or not document.calibrated:
+        raise ConfigError("The model is not calibrated yet.", "Calibrate first.")

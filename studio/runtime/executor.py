@@ -1,0 +1,249 @@
+"""The torch engine: runs a `ModelGraph` with torch, differentiable, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from studio.errors import ModelError, StudioError, UnsupportedOpsError
+from studio.graph.model import ModelGraph
+from studio.runtime.allocator import keep_freed_memory
+from studio.runtime.ops import find, unsupported_ops
+from studio.runtime.ops.dtypes import TORCH_DTYPES, from_numpy
+from studio.runtime.plan import Plan, Step, compile_plan
+
+Quantizer = Callable[[Tensor], Tensor]
+
+# Integer constants up to this many elements are shapes, axes and indices: kept on the CPU.
+_SHAPE_LIKE = 64
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class _Quantized:
+    """A quantized initializer: made from which tensor, in which state, and how."""
+
+    source: Tensor
+    version: int
+    recorded: bool
+    result: Tensor
+
+    def serves(self, source: Tensor, recording: bool) -> bool:
+        """False if `source` was written to, or if the quantizer may have a gradient to give."""
+        same = self.source is source and self.version == source._version
+        return same and (self.recorded or not recording)
+
+
+class Executor:
+    """Computes the values of a graph.
+
+    `quantize` maps the name of a graph input, initializer or node output to a function applied to
+    that value as soon as it exists; it gets the tensor and returns one of the same shape. On an
+    initializer it is applied once and again only when the initializer is written to, unless a
+    gradient flows through it.
+
+    `parameters` are the floating-point initializers by name, leaf tensors of their own (not the
+    graph's memory) on `device`; call `requires_grad_()` on those to train or put others in their
+    place. Gradients flow whenever torch records them: run under `torch.inference_mode` for values
+    alone, which is also faster.
+
+    Raises UnsupportedOpsError naming every op it cannot compute.
+    """
+
+    def __init__(
+        self,
+        graph: ModelGraph,
+        *,
+        device: str | torch.device = "cpu",
+        quantize: Mapping[str, Quantizer] | None = None,
+    ) -> None:
+        missing = unsupported_ops(graph)
+        if missing:
+            raise UnsupportedOpsError(missing)
+        keep_freed_memory()
+        self.graph = graph
+        self.device = torch.device(device)
+        self.parameters: dict[str, Tensor] = {}
+        self._constants: dict[str, Tensor] = {}
+        self._quantize = dict(quantize or {})
+        self._quantized: dict[str, _Quantized] = {}
+        self._plans: dict[tuple[tuple[str, ...], ...], Plan] = {}
+        self._load_constants()
+
+    def _load_constants(self) -> None:
+        kernels, data = _roles(self.graph)
+        with torch.inference_mode(False):
+            for name in self.graph.initializers:
+                tensor = from_numpy(self.graph.constant(name)).clone()
+                floating = tensor.is_floating_point()
+                if name in kernels and tensor.dim() == 4:
+                    # Convolutions follow the layout of their weights; this one is the faster.
+                    tensor = tensor.contiguous(memory_format=torch.channels_last)
+                if name in data and (floating or tensor.numel() > _SHAPE_LIKE):
+                    tensor = tensor.to(self.device)
+                (self.parameters if floating else self._constants)[name] = tensor
+
+    def run(
+        self, inputs: Mapping[str, Tensor | np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
+        """Values named `outputs` (the graph's outputs by default) for `inputs` by name.
+
+        Only the nodes they need are run. Raises ModelError if an input is missing or of the wrong
+        type or rank, if an output is unknown, or if a node fails.
+        """
+        wanted = tuple(outputs) if outputs is not None else _names(self.graph.outputs)
+        fed = _names(self.graph.inputs)
+        feeds = {name: self._input(name, inputs) for name in fed}
+        plan = self._plan(None, fed, wanted)
+        for name, hook in plan.feed_hooks:
+            feeds[name] = hook(feeds[name])
+        return self._execute(plan, feeds)
+
+    def run_nodes(
+        self, nodes: Sequence[str], values: Mapping[str, Tensor], outputs: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Values named `outputs` after running only `nodes` on the given `values`.
+
+        `values` are taken as they are (no quantizer is applied to them) and may also stand in for
+        initializers. Raises ModelError if a value that the nodes need is missing.
+        """
+        plan = self._plan(tuple(nodes), tuple(values), tuple(outputs))
+        return self._execute(plan, {name: self._tensor(name, x) for name, x in values.items()})
+
+    def forget_quantized(self) -> None:
+        """Apply the quantizers of initializers anew on the next run: their settings changed."""
+        self._quantized.clear()
+
+    def _plan(
+        self, nodes: tuple[str, ...] | None, fed: tuple[str, ...], wanted: tuple[str, ...]
+    ) -> Plan:
+        key = (("*",) if nodes is None else ("", *nodes), fed, wanted)
+        if key not in self._plans:
+            self._plans[key] = compile_plan(
+                self.graph, nodes, fed, wanted, self._quantize, self.device
+            )
+        return self._plans[key]
+
+    def _input(self, name: str, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
+        if name not in inputs:
+            raise ModelError(f"The input '{name}' is missing.", "Feed every input of the model.")
+        value, tensor = self.graph.value(name), self._tensor(name, inputs[name])
+        if value.dtype is not None and tensor.dtype != TORCH_DTYPES[value.dtype]:
+            raise ModelError(
+                f"The input '{name}' is {tensor.dtype}, the model takes {value.dtype}.",
+                "Convert the data to the model's type.",
+            )
+        if value.shape is not None and len(value.shape) != tensor.dim():
+            raise ModelError(
+                f"The input '{name}' is {list(tensor.shape)}, the model takes {value.shape}.",
+                "Feed data of that many dimensions.",
+            )
+        return tensor
+
+    def _tensor(self, name: str, x: Tensor | np.ndarray) -> Tensor:
+        try:
+            return (x if isinstance(x, Tensor) else from_numpy(x)).to(self.device)
+        except TypeError as error:
+            raise ModelError(f"'{name}': {error}", "Feed numbers.") from error
+
+    def _constant(self, name: str) -> Tensor:
+        """The initializer `name`, quantized if it has a quantizer."""
+        tensor = self.parameters.get(name)
+        if tensor is None:
+            tensor = self._constants[name]
+        hook = self._quantize.get(name)
+        if hook is None:
+            return tensor
+        recording = torch.is_grad_enabled()
+        if recording and tensor.requires_grad:
+            return hook(tensor)
+        known = self._quantized.get(name)
+        if known is not None and known.serves(tensor, recording):
+            return known.result
+        # Made outside inference mode, so that a later run with gradients can use it.
+        with torch.inference_mode(False), torch.set_grad_enabled(recording):
+            result = hook(tensor)
+        if not result.requires_grad:
+            self._quantized[name] = _Quantized(tensor, tensor._version, recording, result)
+        return result
+
+    def _execute(self, plan: Plan, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values: list[Tensor | None] = [None] * plan.size
+        for name, slot in plan.constants:
+            values[slot] = self._constant(name)
+        for name, slot in plan.feeds:
+            values[slot] = feeds[name]
+        overwrite = not torch.is_grad_enabled()
+        elsewhere = self.device.type != "cpu"
+        for step in plan.steps:
+            arguments = [None if slot < 0 else values[slot] for slot in step.inputs]
+            function = step.inplace if overwrite and step.inplace else step.function
+            try:
+                if elsewhere:
+                    arguments = _placed(arguments, step.host, self.device)
+                result = function(step.call, *arguments)
+                if isinstance(result, Tensor):
+                    result = (result,)
+                for index, slot, hook in step.outputs:
+                    tensor = result[index]
+                    values[slot] = tensor if hook is None or tensor is None else hook(tensor)
+            except StudioError:
+                raise
+            except Exception as error:
+                raise _failure(step, arguments, error) from error
+            for slot in step.free:
+                values[slot] = None
+            # The frame must not keep what the free list let go.
+            del arguments, result
+        return {name: values[slot] for name, slot in plan.results}  # type: ignore[misc]
+
+
+def _roles(graph: ModelGraph) -> tuple[set[str], set[str]]:
+    """Names of the values that are a convolution's weight, and of those read as data.
+
+    What no op reads as data is a number for the CPU: a shape, a bound, a scale factor.
+    """
+    kernels: set[str] = set()
+    data = {value.name or "" for value in graph.outputs}
+    for node in graph.nodes():
+        known = find(node.domain, node.op_type)
+        host = known.host if known else frozenset()
+        names = [value.name if value is not None else None for value in node.inputs]
+        data |= {name for i, name in enumerate(names) if name and i not in host}
+        if node.op_type in _CONVOLUTIONS and names[1]:
+            kernels.add(names[1])
+    return kernels, data
+
+
+def _names(values: Iterable) -> tuple[str, ...]:
+    return tuple(value.name for value in values)
+
+
+def _placed(
+    arguments: list[Tensor | None], host: frozenset[int], device: torch.device
+) -> list[Tensor | None]:
+    """Numbers to the CPU; the rest together on the device as soon as one of them is there."""
+    data = [x for i, x in enumerate(arguments) if i not in host and x is not None]
+    together = any(x.device.type != "cpu" for x in data)
+    placed: list[Tensor | None] = []
+    for i, x in enumerate(arguments):
+        if x is None:
+            placed.append(None)
+        elif i in host:
+            placed.append(x.cpu())
+        else:
+            placed.append(x.to(device) if together else x)
+    return placed
+
+
+def _failure(step: Step, arguments: Sequence[Tensor | None], error: Exception) -> ModelError:
+    shapes = ", ".join("none" if x is None else str(list(x.shape)) for x in arguments)
+    return ModelError(
+        f"The layer '{step.node}' ({step.call.op_type}) failed on inputs of shape {shapes}: "
+        f"{type(error).__name__}: {error}",
+        "Check that the data has the shape the model expects.",
+    )

@@ -1,0 +1,121 @@
+"""The onnxruntime engine: values only, on the CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from studio.errors import ModelError
+from studio.graph.model import ModelGraph
+from studio.runtime.threads import threads
+
+_PROTOBUF_LIMIT = 2**31 - 2**24  # protobuf messages end at 2 GiB; leave room for the graph itself
+
+ort.set_default_logger_severity(3)
+
+
+class Optimizations(Enum):
+    """What onnxruntime may do to a graph.
+
+    NONE: every node as written. FLOAT: everything but turning Q/DQ into integer kernels, which
+    keeps the simulation's numbers. INTEGER: everything, as deployed.
+    """
+
+    NONE = "none"
+    FLOAT = "float"
+    INTEGER = "integer"
+
+
+class Session:
+    """One onnxruntime session over a model in memory or in a file.
+
+    Raises ModelError if onnxruntime refuses the model.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model | Path,
+        *,
+        optimizations: Optimizations = Optimizations.INTEGER,
+        outputs: Sequence[str] = (),
+        optimized_path: Path | None = None,
+    ) -> None:
+        """`outputs`: inner tensors to make readable besides the model's own outputs.
+        `optimized_path`: where to write the graph as onnxruntime optimised it."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        if optimizations is Optimizations.NONE:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        elif optimizations is Optimizations.FLOAT:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
+        try:
+            self._session = _load(_with_outputs(model, outputs), options)
+        except Exception as error:
+            # onnxruntime raises a family of exceptions without a common public base class.
+            raise ModelError(
+                f"onnxruntime cannot run this model: {_first_line(error)}",
+                "Open the model in the Netron view and look at the node it names.",
+            ) from error
+        self.inputs = tuple(value.name for value in self._session.get_inputs())
+        self.outputs = tuple(value.name for value in self._session.get_outputs())
+
+    def run(
+        self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Values of `outputs` (default: all) for `inputs`; arrays are as onnxruntime made them."""
+        names = list(self.outputs if outputs is None else outputs)
+        try:
+            values = self._session.run(names, dict(inputs))
+        except Exception as error:
+            shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in inputs.items())
+            raise ModelError(
+                f"onnxruntime failed on inputs {shapes}: {_first_line(error)}",
+                "Check that the data have the shape and the type that the model expects.",
+            ) from error
+        return dict(zip(names, values, strict=True))
+
+
+def float_session(graph: ModelGraph, outputs: Sequence[str] = ()) -> Session:
+    """A session over the float graph with the inner tensors `outputs` readable."""
+    return Session(graph.ir, optimizations=Optimizations.FLOAT, outputs=outputs)
+
+
+def _with_outputs(model: ir.Model | Path, outputs: Sequence[str]) -> ir.Model | Path:
+    if not outputs:
+        return model
+    copy = ir.load(model) if isinstance(model, Path) else model.clone()
+    known = {value.name for value in copy.graph.outputs}
+    values = {value.name: value for node in copy.graph for value in node.outputs}
+    values.update({value.name: value for value in copy.graph.inputs})
+    copy.graph.outputs.extend(values[name] for name in outputs if name not in known)
+    return copy
+
+
+def _load(model: ir.Model | Path, options: ort.SessionOptions) -> ort.InferenceSession:
+    providers = ["CPUExecutionProvider"]
+    if isinstance(model, Path):
+        return ort.InferenceSession(str(model), options, providers=providers)
+    size = sum(
+        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
+    )
+    if size < _PROTOBUF_LIMIT:
+        proto = ir.to_proto(model).SerializeToString()
+        return ort.InferenceSession(proto, options, providers=providers)
+    with tempfile.TemporaryDirectory(prefix="quantization-studio-") as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(model, path, external_data="model.data")
+        return ort.InferenceSession(str(path), options, providers=providers)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,92 @@
+"""Calibration: run data through the float graph and remember each observed tensor's statistics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from studio.errors import DataError
+from studio.graph.model import ModelGraph
+from studio.jobs.events import CancelToken, Emit, Progress, TensorRanges
+from studio.quant.statistics import Histogram, TensorStatistics
+
+SAMPLED_ELEMENTS = 100_000
+"""Elements of a tensor counted in its histogram per run; the range always covers all."""
+
+
+class _Observation:
+    """Range and histogram of one tensor, growing."""
+
+    def __init__(self) -> None:
+        self.minimum = math.inf
+        self.maximum = -math.inf
+        self.histogram = Histogram()
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        import torch
+
+        low, high = (float(value) for value in torch.aminmax(torch.from_numpy(array)))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise DataError(
+                f"The tensor {name} takes values that are not finite (NaN or infinite).",
+                "Check the preprocessing (mean, std, scale) and the model's weights.",
+            )
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        # An odd step does not fall into step with the rows of an image.
+        step = max(1, array.size // SAMPLED_ELEMENTS) | 1
+        self.histogram.add(array.reshape(-1)[:: step if array.size > SAMPLED_ELEMENTS else 1], low, high)
+
+    def result(self) -> TensorStatistics:
+        counts, low, high = self.histogram.statistics()
+        return TensorStatistics(self.minimum, self.maximum, counts, low, high)
+
+
+def collect_statistics(
+    graph: ModelGraph,
+    tensors: Sequence[str],
+    batches: Iterable[Mapping[str, np.ndarray]],
+    total: int,
+    *,
+    emit: Emit,
+    cancel: CancelToken,
+) -> dict[str, TensorStatistics]:
+    """Statistics of `tensors` (float32) over `batches` of inputs (`total` samples in all).
+
+    Emits `Progress` in samples and the ranges so far after every batch. Raises DataError for values
+    that are not finite or when there was no batch, CancelledError when cancelled.
+    """
+    from studio.runtime.budget import BudgetedReader, samples
+    from studio.runtime.session import float_session
+
+    inputs = [value.name or "" for value in graph.inputs if value.name in set(tensors)]
+    inner = [name for name in tensors if name not in inputs]
+    reader = BudgetedReader(float_session(graph, inner), inner)
+    observed = {name: _Observation() for name in tensors}
+    done = 0
+    for index, batch in enumerate(batches):
+        cancel.check()
+        for name in inputs:
+            observed[name].add(name, batch[name])
+        for _, values in reader.read(batch):
+            for name, array in values.items():
+                observed[name].add(name, array)
+            cancel.check()
+        done += samples(batch)
+        emit(Progress("Calibrating", done, total, f"batch {index + 1}"))
+        emit(_ranges(index, observed))
+    if not done:
+        raise DataError(
+            "There is no sample to calibrate on.", "Choose a folder with images or arrays."
+        )
+    return {name: observation.result() for name, observation in observed.items()}
+
+
+def _ranges(batch: int, observed: Mapping[str, _Observation]) -> TensorRanges:
+    return TensorRanges(
+        batch,
+        tuple(observed),
+        tuple(observation.minimum for observation in observed.values()),
+        tuple(observation.maximum for observation in observed.values()),
+    )

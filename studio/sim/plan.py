@@ -1,0 +1,135 @@
+"""What placement decides: one row per tensor, one per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from studio.quant.grid import Grid
+from studio.sim.config import LayerSettings
+
+
+class Role(StrEnum):
+    """What a tensor is in the network."""
+
+    INPUT = "input"
+    ACTIVATION = "activation"
+    WEIGHT = "weight"
+    BIAS = "bias"
+    CONSTANT = "constant"
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """How a tensor is quantized: grid, channel axis (None: per tensor), and where ranges come from.
+
+    `fixed_range` replaces the observer where the op bounds its output (Sigmoid: 0 to 1).
+    """
+
+    grid: Grid
+    axis: int | None
+    observer: str
+    fixed_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """One tensor's row: quantized how, or why not.
+
+    `spec` is None for a tensor that stays as it is; `reason` then says why, and otherwise which
+    rule or setting decided. `tied_to` names the tensor whose encoding this one uses. `bias_of`
+    names the (input, weight) whose scales multiply to a bias's scale.
+    """
+
+    name: str
+    role: Role
+    layer: str
+    spec: QuantSpec | None
+    reason: str
+    tied_to: str | None = None
+    bias_of: tuple[str, str] | None = None
+
+    @property
+    def observed(self) -> bool:
+        """True if calibration has to range this tensor on data."""
+        return (
+            self.spec is not None
+            and self.tied_to is None
+            and self.spec.fixed_range is None
+            and self.role in (Role.INPUT, Role.ACTIVATION)
+        )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Nodes that run as one on the target: the row a user sees and edits.
+
+    name: stable and unique. ops: op types in order, `("Conv", "Clip")`; `("Input",)` for a graph
+    input. nodes: their names. inputs: the activation tensors read. weights: quantizable constants
+    read (weight first). bias: the bias tensor or None. outputs: the tensors the layer produces.
+    settings: resolved, every field filled in that applies. changed: keys the user has set for this
+    very layer. editable_act: False where the output follows another tensor (`follows` names it) or
+    is not quantized at all (`note` says why).
+    """
+
+    name: str
+    ops: tuple[str, ...]
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    weights: tuple[str, ...]
+    bias: str | None
+    outputs: tuple[str, ...]
+    settings: LayerSettings
+    changed: frozenset[str] = frozenset()
+    follows: str | None = None
+    note: str = ""
+
+    @property
+    def title(self) -> str:
+        """Ops as shown to the user: `Conv + Clip`."""
+        return " + ".join(self.ops)
+
+    @property
+    def output(self) -> str:
+        """The tensor whose encoding is shown for the layer."""
+        return self.outputs[0]
+
+    @property
+    def editable_act(self) -> bool:
+        return self.settings.act_bits is not None
+
+    @property
+    def editable_weight(self) -> bool:
+        return self.settings.weight_bits is not None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The result of placement for one graph and one configuration.
+
+    layers: in execution order. tensors: every tensor of the graph by name (model inputs, node
+    outputs, constants). warnings: settings that matched nothing or the target cannot do.
+    """
+
+    target: str
+    layers: tuple[Layer, ...]
+    tensors: Mapping[str, TensorPlan]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """Tensors whose ranges calibration collects, in graph order."""
+        return tuple(name for name, tensor in self.tensors.items() if tensor.observed)
+
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """Tensors that have an encoding once calibrated, in graph order."""
+        return tuple(name for name, tensor in self.tensors.items() if tensor.spec is not None)
+
+    def layer(self, name: str) -> Layer:
+        """The layer `name`; KeyError if there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
