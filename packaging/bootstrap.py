@@ -94,7 +94,9 @@ OFFLINE_SIGNS = (
     "NewConnectionError",
     "Failed to establish a new connection",
     "ConnectTimeoutError",
+    "(from versions: none)",
 )
+UNIMPORTANT = ("WARNING: ", "Requirement already satisfied: ")
 
 
 class SetupError(Exception):
@@ -129,7 +131,7 @@ def run_quietly(command: list[str], what: str, doing: str) -> None:
         for raw in process.stdout:
             line = raw.rstrip()
             offline = offline or any(sign in line for sign in OFFLINE_SIGNS)
-            if not line or line.startswith("WARNING: "):
+            if not line or line.startswith(UNIMPORTANT):
                 continue
             last.append(line)
             if moving:
@@ -141,7 +143,7 @@ def run_quietly(command: list[str], what: str, doing: str) -> None:
         output = "\n".join(f"    {line}" for line in last)
         reason = f"{what} failed. Its last lines:\n{output}"
         if offline:
-            reason += "\nThe server cannot be reached: connect to a network and try again."
+            reason += "\nThe server cannot be reached: check the network connection and try again."
         raise SetupError(reason)
 
 
@@ -157,8 +159,8 @@ def digest(files: list[Path]) -> str:
 
 
 def fingerprint(lock: Path) -> str:
-    """What an installed `lock` depends on: its text, the project's metadata, and the folder."""
-    return digest([lock, ROOT / "pyproject.toml"]) + f" {ROOT}"
+    """What an installed `lock` depends on: its text and the project's metadata."""
+    return digest([lock, ROOT / "pyproject.toml"])
 
 
 def read_stamp() -> dict[str, str]:
@@ -248,7 +250,8 @@ def prepare_venv(with_tests: bool) -> None:
     pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
     arguments = [argument for lock in due for argument in ("-r", str(lock))]
     count = sum(len(missing_packages(lock)) for lock in due)
-    doing = f"installing {count} packages (the first time this takes some minutes)"
+    packages = "1 package" if count == 1 else f"{count} packages"
+    doing = f"installing {packages} (the first time this takes some minutes)"
     run_quietly([*pip, *arguments], "pip install", doing if count else "checking the packages")
     run_quietly(
         [*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
@@ -373,7 +376,7 @@ def main(arguments: list[str]) -> int:
         prepare_venv(with_tests=command in ("test", "check"))
         if command != "check":
             prepare_system()
-    except SetupError as error:
+    except (SetupError, OSError) as error:
         say(str(error))
         return 1
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from studio.app.commands import Actions
+from studio.app.actions import Actions
 from studio.app.widgets import elided, label
 
 
@@ -87,15 +87,15 @@ class CommandPalette(QDialog):
         self._actions[name].trigger()
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        if watched is self.field and isinstance(event, QKeyEvent):
-            if event.type() == QEvent.Type.KeyPress:
-                key = event.key()
-                if key in (Qt.Key.Key_Down, Qt.Key.Key_Up):
-                    step = 1 if key == Qt.Key.Key_Down else -1
-                    row = min(max(self.list.currentRow() + step, 0), self.list.count() - 1)
-                    self.list.setCurrentRow(row)
-                    return True
-                if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
-                    self._run(self.list.currentItem())
-                    return True
+        pressed = event.type() == QEvent.Type.KeyPress
+        if watched is self.field and pressed and isinstance(event, QKeyEvent):
+            key = event.key()
+            if key in (Qt.Key.Key_Down, Qt.Key.Key_Up):
+                step = 1 if key == Qt.Key.Key_Down else -1
+                row = min(max(self.list.currentRow() + step, 0), self.list.count() - 1)
+                self.list.setCurrentRow(row)
+                return True
+            if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
+                self._run(self.list.currentItem())
+                return True
         return super().eventFilter(watched, event)

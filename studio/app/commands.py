@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from PySide6.QtCore import QObject
-from PySide6.QtGui import QAction, QKeySequence
-
-from studio.app.icons import icon
 from studio.app.session import Session
 
 
@@ -73,89 +69,164 @@ def _needs_job(session: Session) -> str:
 
 
 COMMANDS = (
-    Command("open", "Open…", "File", "open", "Ctrl+O", "Open an ONNX file, PyTorch code or a project", _needs_idle),
-    Command("example", "Open the example", "File", "", "", "Open the bundled handwritten-digits example", _needs_idle),
-    Command("save", "Save project", "File", "", "Ctrl+S", "Save settings and results as a project", _needs_idle_model),
-    Command("save_as", "Save project as…", "File", "", "Ctrl+Shift+S", "Save the project under another name", _needs_idle_model),
-    Command("close", "Close model", "File", "", "Ctrl+W", "Back to the first screen", _needs_idle_model),
+    Command(
+        "open",
+        "Open…",
+        "File",
+        "open",
+        "Ctrl+O",
+        "Open an ONNX file, PyTorch code or a project",
+        _needs_idle,
+    ),
+    Command(
+        "example",
+        "Open the example",
+        "File",
+        "",
+        "",
+        "Open the bundled handwritten-digits example",
+        _needs_idle,
+    ),
+    Command(
+        "save",
+        "Save project",
+        "File",
+        "",
+        "Ctrl+S",
+        "Save settings and results as a project",
+        _needs_idle_model,
+    ),
+    Command(
+        "save_as",
+        "Save project as…",
+        "File",
+        "",
+        "Ctrl+Shift+S",
+        "Save the project under another name",
+        _needs_idle_model,
+    ),
+    Command(
+        "close", "Close model", "File", "", "Ctrl+W", "Back to the first screen", _needs_idle_model
+    ),
     Command("quit", "Quit", "File", "", "Ctrl+Q", "Close the window"),
     Command("undo", "Undo", "Edit", "undo", "Ctrl+Z", "Take the last edit back", _needs_undo),
     Command("redo", "Redo", "Edit", "redo", "Ctrl+Shift+Z", "Do the edit again", _needs_redo),
-    Command("reset", "Reset selected layers", "Edit", "", "Ctrl+Backspace", "Give the selected layers the default settings", _needs_selection),
+    Command(
+        "reset",
+        "Reset selected layers",
+        "Edit",
+        "",
+        "Ctrl+Backspace",
+        "Give the selected layers the default settings",
+        _needs_selection,
+    ),
     Command("find", "Find layer", "Edit", "search", "Ctrl+F", "Search the graph", _needs_model),
-    Command("filter", "Filter the table", "Edit", "", "Ctrl+Shift+F", "Show only matching rows of the layer table", _needs_model),
-    Command("data", "Data…", "Run", "data", "Ctrl+D", "Choose the data for calibration and evaluation", _needs_idle_model),
-    Command("calibrate", "Calibrate", "Run", "calibrate", "F5", "Find the range of every tensor on the data", _needs_idle_model),
-    Command("evaluate", "Evaluate", "Run", "evaluate", "F6", "Compare the quantized model with the float model", _needs_data),
-    Command("export", "Export…", "Run", "export", "Ctrl+E", "Write the quantized model and verify it in onnxruntime", _needs_calibration),
-    Command("cancel", "Cancel the running step", "Run", "cancel", "Shift+F5", "Stop; the document stays as it was", _needs_job),
+    Command(
+        "filter",
+        "Filter the table",
+        "Edit",
+        "",
+        "Ctrl+Shift+F",
+        "Show only matching rows of the layer table",
+        _needs_model,
+    ),
+    Command(
+        "data",
+        "Data…",
+        "Run",
+        "data",
+        "Ctrl+D",
+        "Choose the data for calibration and evaluation",
+        _needs_idle_model,
+    ),
+    Command(
+        "calibrate",
+        "Calibrate",
+        "Run",
+        "calibrate",
+        "F5",
+        "Find the range of every tensor on the data",
+        _needs_idle_model,
+    ),
+    Command(
+        "evaluate",
+        "Evaluate",
+        "Run",
+        "evaluate",
+        "F6",
+        "Compare the quantized model with the float model",
+        _needs_data,
+    ),
+    Command(
+        "export",
+        "Export…",
+        "Run",
+        "export",
+        "Ctrl+E",
+        "Write the quantized model and verify it in onnxruntime",
+        _needs_data,
+    ),
+    Command(
+        "cancel",
+        "Cancel the running step",
+        "Run",
+        "cancel",
+        "Shift+F5",
+        "Stop; the document stays as it was",
+        _needs_job,
+    ),
     Command("graph", "Graph", "View", "graph", "Ctrl+1", "Show the graph", _needs_model),
-    Command("netron", "Netron", "View", "netron", "Ctrl+2", "Show the model in Netron", _needs_model),
+    Command(
+        "netron", "Netron", "View", "netron", "Ctrl+2", "Show the model in Netron", _needs_model
+    ),
     Command("layers", "Layers", "View", "table", "Ctrl+3", "Show the layer table", _needs_model),
-    Command("tensors", "Tensors", "View", "", "Ctrl+4", "Show how every tensor is quantized", _needs_model),
-    Command("preparation", "Preparation", "View", "", "Ctrl+5", "Show what was changed when the model was opened", _needs_model),
+    Command(
+        "tensors",
+        "Tensors",
+        "View",
+        "",
+        "Ctrl+4",
+        "Show how every tensor is quantized",
+        _needs_model,
+    ),
+    Command(
+        "preparation",
+        "Preparation",
+        "View",
+        "",
+        "Ctrl+5",
+        "Show what was changed when the model was opened",
+        _needs_model,
+    ),
     Command("problems", "Problems", "View", "", "Ctrl+6", "Show warnings", _needs_model),
     Command("log", "Log", "View", "", "Ctrl+7", "Show the log", _needs_model),
     Command("fit", "Fit graph", "View", "fit", "Ctrl+0", "Show the whole graph", _needs_model),
     Command("color_none", "Colour: none", "View", "", "", "No colours in the graph", _needs_model),
-    Command("color_bits", "Colour: bits", "View", "", "", "Colour the graph by bit width", _needs_model),
-    Command("color_sqnr", "Colour: SQNR", "View", "", "", "Colour the graph by the error of each layer", _needs_model),
-    Command("theme", "Light or dark", "View", "theme", "Ctrl+T", "Change between the light and the dark theme"),
+    Command(
+        "color_bits", "Colour: bits", "View", "", "", "Colour the graph by bit width", _needs_model
+    ),
+    Command(
+        "color_sqnr",
+        "Colour: SQNR",
+        "View",
+        "",
+        "",
+        "Colour the graph by the error of each layer",
+        _needs_model,
+    ),
+    Command(
+        "theme",
+        "Light or dark",
+        "View",
+        "theme",
+        "Ctrl+T",
+        "Change between the light and the dark theme",
+    ),
     Command("palette", "Command palette…", "Help", "search", "Ctrl+K", "Find any command by name"),
-    Command("log_file", "Show log folder", "Help", "folder", "", "Open the folder of the log files"),
+    Command(
+        "log_file", "Show log folder", "Help", "folder", "", "Open the folder of the log files"
+    ),
     Command("about", "About", "Help", "info", "", "Version and licence"),
-)  # fmt: skip
+)
 
 MENUS = ("File", "Edit", "Run", "View", "Help")
-
-
-class Actions(QObject):
-    """One QAction per command, kept enabled or disabled with the session.
-
-    A disabled action's tooltip says why it is disabled.
-    """
-
-    def __init__(
-        self, session: Session, handlers: dict[str, Callable[[], object]], parent: QObject
-    ) -> None:
-        super().__init__(parent)
-        self._session = session
-        self._actions: dict[str, QAction] = {}
-        for command in COMMANDS:
-            action = QAction(command.text, self)
-            action.setObjectName(command.id)
-            if command.icon:
-                action.setIcon(icon(command.icon))
-            if command.shortcut:
-                action.setShortcut(QKeySequence(command.shortcut))
-            handler = handlers[command.id]
-            action.triggered.connect(lambda _checked=False, run=handler: run())
-            self._actions[command.id] = action
-        self["palette"].setShortcuts([QKeySequence("Ctrl+K"), QKeySequence("Ctrl+Shift+P")])
-        session.document_changed.connect(self.refresh)
-        session.job_changed.connect(self.refresh)
-        session.selection_changed.connect(self.refresh)
-        session.undo_stack.indexChanged.connect(self.refresh)
-        self.refresh()
-
-    def __getitem__(self, name: str) -> QAction:
-        return self._actions[name]
-
-    def all(self) -> list[QAction]:
-        return list(self._actions.values())
-
-    def refresh(self) -> None:
-        """Enable what can be used now, and say in the tooltips why the rest cannot."""
-        stack = self._session.undo_stack
-        for command in COMMANDS:
-            action = self._actions[command.id]
-            reason = command.blocked(self._session)
-            action.setEnabled(not reason)
-            shortcut = f"  ({action.shortcut().toString()})" if command.shortcut else ""
-            action.setToolTip(reason or f"{command.tip}{shortcut}")
-            action.setStatusTip("")
-        if stack.canUndo():
-            self["undo"].setText(f"Undo: {stack.undoText()}")
-        else:
-            self["undo"].setText("Undo")
-        self["redo"].setText(f"Redo: {stack.redoText()}" if stack.canRedo() else "Redo")

@@ -8,7 +8,7 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from studio.app import text
-from studio.app.commands import Actions
+from studio.app.actions import Actions
 from studio.app.graph import CanvasEdge, CanvasNode, GraphView
 from studio.app.overlay import bits_color, layer_sqnr, sqnr_scale
 from studio.app.session import Session
@@ -74,8 +74,8 @@ class GraphPanel(QWidget):
         self.search.setClearButtonEnabled(True)
         self.search.setFixedWidth(150)
         self.search.setProperty("role", "chip")
-        self.search.textEdited.connect(lambda words: self.find(words, 0))
-        self.search.returnPressed.connect(lambda: self.find(self.search.text(), 1))
+        self.search.textEdited.connect(lambda words: self.find_layer(words, 0))
+        self.search.returnPressed.connect(lambda: self.find_layer(self.search.text(), 1))
         self.found = label("", "muted")
         self.color = menu_button("Colour of the graph", "chip")
         self.color.setMenu(QMenu(self.color))
@@ -108,7 +108,7 @@ class GraphPanel(QWidget):
     def refresh(self) -> None:
         """Lay the graph out anew if the layers changed, else only update the boxes."""
         document = self._session.document
-        self.color.setText(f"Colour: {COLORS[self._color]} ▾")
+        self.color.setText(f"Colour: {COLORS[self._color]}")
         if document is None:
             self.view.clear_graph()
             self._shown = None
@@ -116,9 +116,9 @@ class GraphPanel(QWidget):
         nodes = self._nodes(document)
         shape = tuple((node.id, node.title) for node in nodes)
         if shape != self._shown:
-            from studio.graph.layout import layered_layout
+            from studio.graph.layout import layout
 
-            self.view.set_graph(nodes, canvas_edges(document.plan), layered_layout)
+            self.view.set_graph(nodes, canvas_edges(document.plan), layout)
             self._shown = shape
             self._select(self._session.selection)
         else:
@@ -175,7 +175,7 @@ class GraphPanel(QWidget):
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self.search.selectAll()
 
-    def find(self, words: str, step: int) -> None:
+    def find_layer(self, words: str, step: int) -> None:
         """Select the first box that matches, or with `step` 1 the next one after the selected."""
         matches = self.view.find(words)
         if not matches:

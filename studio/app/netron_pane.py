@@ -7,6 +7,7 @@ script answers the consent question; every other request is refused by an interc
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import html
 import json
@@ -14,12 +15,12 @@ import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from PySide6.QtCore import QBuffer, QByteArray, QCoreApplication, Qt, QUrl
+from PySide6.QtCore import QBuffer, QByteArray, QCoreApplication, Qt, QTimer, QUrl
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import QLabel, QStackedLayout, QWidget
 from shiboken6 import delete, isValid
 
-from studio.app.theme import Theme, current_theme, notifier
+from studio.app.theme import DARK, Theme, current_theme, notifier
 
 if TYPE_CHECKING:
     from PySide6.QtWebEngineCore import (
@@ -40,7 +41,7 @@ Object.defineProperty(document, 'cookie', { get: () => 'consent=1', set: () => {
 _SELECT = """
 (() => {
     const view = window.__view__ && window.__view__.target;
-    if (!view || !view.target || !view.target.nodes) { return 'loading'; }
+    if (!view || !view.target || !document.body.classList.contains('default')) { return 'loading'; }
     const node = Array.from(view.target.nodes).find((node) => node.name === %s);
     if (!node) { return 'unknown'; }
     view.scrollTo(view.activate(node, 'sidebar'));
@@ -56,6 +57,12 @@ for (const sheet of document.styleSheets) {
     }
 }
 """
+# Grounds of Netron's dark rules and what they become, to sit well in the window.
+_DARK_GROUNDS = {
+    "#404040": DARK.background,
+    "#1e1e1e": DARK.background,
+    "#2d2d2d": DARK.surface,
+}
 _TYPES = {
     "css": "text/css",
     "html": "text/html",
@@ -85,7 +92,10 @@ def index_page(name: str, theme: Theme) -> str:
     tags = "".join(
         f'<meta name="{key}" content="{html.escape(value)}">\n' for key, value in extra.items()
     )
-    return in_theme(page.replace("<title>", f"{tags}<title>", 1), theme)
+    page = page.replace("<title>", f"{tags}<title>", 1)
+    for theirs, ours in _DARK_GROUNDS.items():
+        page = page.replace(f"background-color: {theirs}", f"background-color: {ours}")
+    return in_theme(page, theme)
 
 
 def in_theme(styles: str, theme: Theme) -> str:
@@ -129,6 +139,9 @@ class NetronPane(QWidget):
         self._layout.addWidget(self._message)
         self._say(self.tr("Open a model to see it in Netron."))
         self._pending = False
+        self._wanted = ""
+        self._retry = QTimer(self, singleShot=True, interval=150)
+        self._retry.timeout.connect(self._try_select)
         notifier.theme_changed.connect(self._apply_theme)
         app = QCoreApplication.instance()
         if app is not None:
@@ -152,13 +165,24 @@ class NetronPane(QWidget):
             self._load()
 
     def select_node(self, name: str) -> None:
-        """Select the node `name` and scroll to it; does nothing until the model is drawn."""
-        if self._browser is not None and not self._pending:
-            self._browser.page.runJavaScript(_SELECT % json.dumps(name))
+        """Select the node `name` and scroll to it, as soon as the model is drawn."""
+        self._wanted = name
+        self._try_select()
+
+    def _try_select(self) -> None:
+        if self._browser is None or self._pending or not self._wanted:
+            return
+        self._browser.page.runJavaScript(_SELECT % json.dumps(self._wanted), 0, self._selected)
+
+    def _selected(self, state: object) -> None:
+        if state == "loading":
+            self._retry.start()
+        else:
+            self._wanted = ""
 
     def clear(self) -> None:
         """Let go of the model."""
-        self._name, self._data, self._pending = "", b"", False
+        self._name, self._data, self._pending, self._wanted = "", b"", False, ""
         if self._browser is not None:
             self._browser.serve(b"", b"")
         self._say(self.tr("Open a model to see it in Netron."))
@@ -210,6 +234,7 @@ class NetronPane(QWidget):
         page = index_page(self._name, current_theme())
         self._browser.serve(page.encode("utf-8"), self._data)
         self._layout.setCurrentWidget(self._browser.view)
+        self._try_select()
 
     def _apply_theme(self, theme: Theme) -> None:
         if self._browser is not None:
@@ -248,6 +273,7 @@ class _Browser:
         self.view.setContextMenuPolicy(Qt.ContextMenuPolicy.NoContextMenu)
         self.view.setPage(self.page)
         self.page.setBackgroundColor(current_theme().color("background"))
+        atexit.register(self.close)
 
     def serve(self, index: bytes, model: bytes) -> None:
         """Load the start page `index` with `model`; empty bytes unload both."""
@@ -268,6 +294,7 @@ class _Browser:
 
     def close(self) -> None:
         """Delete view, page and profile, now and in this order."""
+        atexit.unregister(self.close)
         for thing in (self.view, self.page, self.profile):
             if isValid(thing):
                 delete(thing)

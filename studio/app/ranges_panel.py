@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,14 +12,16 @@ import numpy.typing as npt
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QSplitter, QVBoxLayout, QWidget
 
+from studio.app import text
 from studio.app.plots import RangePlot, WeightRangePlot
 from studio.app.session import Session
-from studio.app.widgets import elided
+from studio.errors import StudioError
 from studio.jobs import CancelToken, Emit, TensorRanges
 
 if TYPE_CHECKING:
     from studio.graph.model import ModelGraph
     from studio.project.document import Document
+    from studio.sim.plan import Layer
 
 WeightRanges = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -35,28 +39,21 @@ class RangesPanel(QWidget):
     def __init__(self, session: Session, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._session = session
-        self._names: tuple[str, ...] = ()
         self._weights: dict[tuple[int, str, int], WeightRanges] = {}
         self._wanted: tuple[int, str, int] | None = None
-        self.title = elided("", "caption")
+        self._batches = ""
         self.plot = RangePlot()
-        self.weights_title = elided("", "caption")
         self.weights = WeightRangePlot()
         self.split = QSplitter(Qt.Orientation.Vertical)
         self.split.setChildrenCollapsible(False)
-        for title, plot in ((self.title, self.plot), (self.weights_title, self.weights)):
-            box = QWidget()
-            layout = QVBoxLayout(box)
-            layout.setContentsMargins(14, 10, 10, 6)
-            layout.setSpacing(6)
-            layout.addWidget(title)
-            layout.addWidget(plot, 1)
-            self.split.addWidget(box)
+        self.split.addWidget(self.plot)
+        self.split.addWidget(self.weights)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.split)
         self.plot.selected.connect(self._select)
         session.ranges.connect(self._show_live)
+        session.opened.connect(self._weights.clear)
         session.document_changed.connect(self.refresh)
         session.job_changed.connect(self.refresh)
         session.selection_changed.connect(self._follow)
@@ -66,85 +63,100 @@ class RangesPanel(QWidget):
         """Show what calibration found, or, while it runs, what it has found so far."""
         document = self._session.document
         if document is None:
-            self._names = ()
-            self.plot.set_ranges((), (), ())
+            self.plot.clear()
             return
-        live = self._session.live_ranges
-        if self._session.busy and live is not None:
-            self._show_live(live)
-        else:
-            self._show_final(document)
+        if self._session.live_ranges is not None and self._session.busy:
+            self._show_live(self._session.live_ranges)
+            return
+        calibration = document.calibration
+        statistics = calibration.statistics if calibration is not None else {}
+        names = document.plan.observed
+        minimum = [statistics[n].minimum if n in statistics else math.nan for n in names]
+        maximum = [statistics[n].maximum if n in statistics else math.nan for n in names]
+        waiting = self._session.job_step == "Calibrating"
+        fresh = [not waiting] * len(names)
+        self.plot.set_ranges(self._labels(document, names), minimum, maximum, fresh)
+        detail = ""
+        if waiting:
+            detail = "waiting for the first batch"
+        elif calibration is not None:
+            detail = text.plural(calibration.samples, "sample") + f" of {calibration.data}"
+        self.plot.set_caption("Activation ranges", detail)
         self._follow()
 
-    def _show_final(self, document: Document) -> None:
-        statistics = document.calibration.statistics if document.calibration is not None else {}
-        waiting = self._session.job_step == "Calibrating"
-        names = document.plan.observed
-        known = {} if waiting else statistics
-        minimum = [known[name].minimum if name in known else math.nan for name in names]
-        maximum = [known[name].maximum if name in known else math.nan for name in names]
-        self._names = names
-        self.plot.set_ranges(names, minimum, maximum)
-        if waiting:
-            self.title.setText("ACTIVATION RANGES · waiting for the first batch")
-        elif document.calibration is None:
-            self.title.setText("ACTIVATION RANGES · known after calibration")
-        else:
-            samples = document.calibration.samples
-            self.title.setText(f"ACTIVATION RANGES · {samples} samples")
-
     def _show_live(self, ranges: TensorRanges) -> None:
-        if not self._session.busy:
-            return
-        self._names = ranges.names
-        self.plot.set_ranges(ranges.names, ranges.minimum, ranges.maximum)
-        self._highlight()
-        self.title.setText(f"ACTIVATION RANGES · live, batch {ranges.batch}")
-
-    def _select(self, tensor: str) -> None:
         document = self._session.document
-        if document is not None and tensor in document.plan.tensors:
-            self._session.select((document.plan.tensors[tensor].layer,))
+        if document is None or not self._session.busy:
+            return
+        known = dict(
+            zip(ranges.names, zip(ranges.minimum, ranges.maximum, strict=True), strict=True)
+        )
+        names = [name for name in document.plan.observed if name in known]
+        waiting = [name for name in document.plan.observed if name not in known]
+        unknown = [(math.nan, math.nan)] * len(waiting)
+        spans = [*(known[name] for name in names), *unknown]
+        shown = self._labels(document, (*names, *waiting))
+        self.plot.set_ranges(shown, [low for low, _ in spans], [high for _, high in spans])
+        self._highlight()
+        self.plot.set_caption("Activation ranges", f"live, batch {ranges.batch}")
+
+    def _labels(self, document: Document, tensors: Sequence[str]) -> list[str]:
+        """Names of layers, or of tensors where a layer has more than one."""
+        layers = [document.plan.tensors[name].layer for name in tensors]
+        twice = {name for name, count in Counter(layers).items() if count > 1}
+        return [
+            tensor if layer in twice or not layer else layer
+            for tensor, layer in zip(tensors, layers, strict=True)
+        ]
+
+    def _select(self, name: str) -> None:
+        document = self._session.document
+        if document is None:
+            return
+        tensor = document.plan.tensors.get(name)
+        self._session.select((tensor.layer if tensor is not None else name,))
 
     def _follow(self, *_: object) -> None:
         self._highlight()
         self._show_weights()
 
-    def _highlight(self) -> None:
+    def _current(self) -> Layer | None:
         document, name = self._session.document, self._session.current
-        tensor = ""
-        if document is not None and name is not None:
-            layer = next((item for item in document.plan.layers if item.name == name), None)
-            if layer is not None:
-                plan = document.plan.tensors.get(layer.output)
-                candidates = (layer.output, plan.tied_to if plan else None)
-                tensor = next((c for c in candidates if c in self._names), "") or ""
-        self.plot.highlight(tensor)
+        if document is None or name is None:
+            return None
+        return next((item for item in document.plan.layers if item.name == name), None)
+
+    def _highlight(self) -> None:
+        document, layer = self._session.document, self._current()
+        if document is None or layer is None:
+            self.plot.highlight("")
+            return
+        plan = document.plan.tensors.get(layer.output)
+        tensor = (plan.tied_to if plan is not None else None) or layer.output
+        if tensor in document.plan.tensors:
+            self.plot.highlight(self._labels(document, (tensor,))[0])
+        if not self.plot.highlighted:
+            self.plot.highlight(tensor)
 
     # -- weights -------------------------------------------------------------------------------
 
     def _show_weights(self) -> None:
-        document, name = self._session.document, self._session.current
-        layer = None
-        if document is not None and name is not None:
-            layer = next((item for item in document.plan.layers if item.name == name), None)
+        document, layer = self._session.document, self._current()
         if document is None or layer is None or not layer.weights:
             self._wanted = None
-            self.weights_title.setText("WEIGHT RANGES PER CHANNEL · this layer has no weights")
-            self.weights.set_ranges((), ())
+            self.weights.clear()
             return
         tensor = layer.weights[0]
         plan = document.plan.tensors.get(tensor)
-        axis = plan.spec.axis if plan is not None and plan.spec is not None else None
-        encoding = document.encodings.get(tensor)
-        axis = axis if axis is not None else (encoding.axis if encoding is not None else None) or 0
-        self.weights_title.setText(f"WEIGHT RANGES PER CHANNEL · {layer.name}")
+        axis = 0
+        if plan is not None and plan.spec is not None and plan.spec.axis is not None:
+            axis = plan.spec.axis
         key = (id(document.graph), tensor, axis)
         self._wanted = key
+        name, graph = layer.name, document.graph
         if key in self._weights:
-            self.weights.set_ranges(*self._weights[key])
+            self.weights.set_channels(name, *self._weights[key])
             return
-        graph = document.graph
 
         def work(emit: Emit, cancel: CancelToken) -> WeightRanges:
             return channel_ranges(graph, tensor, axis)
@@ -152,6 +164,9 @@ class RangesPanel(QWidget):
         def done(result: WeightRanges) -> None:
             self._weights[key] = result
             if self._wanted == key:
-                self.weights.set_ranges(*result)
+                self.weights.set_channels(name, *result)
 
-        self._session.aside("weight ranges", work, done, lambda error: None)
+        def failed(error: StudioError) -> None:
+            self.weights.clear()
+
+        self._session.aside("weight ranges", work, done, failed)

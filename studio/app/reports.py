@@ -54,12 +54,16 @@ def problem_rows(document: Document, job_warnings: tuple[str, ...]) -> list[Row]
     found += [("Settings", warning) for warning in document.plan.warnings]
     found += [("Last step", warning) for warning in job_warnings]
     if document.calibration is not None and document.calibration.synthetic:
-        found.append(("Calibration", "Calibrated on random data: the ranges are not those of real data."))
+        found.append(
+            ("Calibration", "Calibrated on random data: the ranges are not those of real data.")
+        )
     if document.evaluation is not None and document.evaluation.synthetic:
         found.append(("Evaluation", "Evaluated on random data: says nothing about real accuracy."))
     export = document.export
     if export is not None:
         found += [("Export", warning) for warning in export.warnings]
         if export.verification is not None and not export.verification.passed:
-            found.append(("Export", "The exported file differs from the simulation by more than one step."))
+            found.append(
+                ("Export", "The exported file differs from the simulation by more than one step.")
+            )
     return [Row(problem, role="warn") for problem in dict.fromkeys(found)]

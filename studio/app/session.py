@@ -149,9 +149,12 @@ class Session(QObject):
         def done(refreshed: Document) -> None:
             self._refresh = None
             current = self.document
-            if current is not None and current.config == refreshed.config:
-                if current.calibration is refreshed.calibration:
-                    self.document = replace(current, encodings=refreshed.encodings)
+            if (
+                current is not None
+                and current.config == refreshed.config
+                and current.calibration is refreshed.calibration
+            ):
+                self.document = replace(current, encodings=refreshed.encodings)
             self.document_changed.emit()
 
         def failed(error: StudioError) -> None:
@@ -192,6 +195,14 @@ class Session(QObject):
         self._asides.append((job, done, failed))
         self._timer.start()
         return job
+
+    def forget(self, job: Job[Any]) -> None:
+        """Cancel work started by `aside`; nobody is told of its end."""
+        job.cancel()
+        self._asides = [
+            (entry, _ignore, _ignore) if entry is job else (entry, done, failed)
+            for entry, done, failed in self._asides
+        ]
 
     def cancel(self) -> None:
         """Ask the job to stop; the document stays as it is."""
@@ -257,7 +268,8 @@ class Session(QObject):
             jobs.append(self.job)
         for job in jobs:
             job.cancel()
-        return all([job.wait(seconds) for job in jobs])
+        ended = [job.wait(seconds) for job in jobs]
+        return all(ended)
 
     # -- steps ---------------------------------------------------------------------------------
 
@@ -312,3 +324,7 @@ class Session(QObject):
             self.replace_document(document)
 
         return self.document is not None and self.start(title, make(self.document), finished)
+
+
+def _ignore(result: object) -> None:
+    """For work nobody waits for any more."""

@@ -27,7 +27,7 @@ class ViewSettings:
     def recent(self) -> list[Path]:
         """Files opened last, newest first; some may be gone by now."""
         value = self._store.value("recent", [])
-        values = [value] if isinstance(value, str) else list(value or [])
+        values = value if isinstance(value, list) else [value]
         return [Path(str(item)) for item in values if item][:MAX_RECENT]
 
     def add_recent(self, path: Path) -> None:

@@ -13,6 +13,14 @@ from studio.app.session import Session
 from studio.app.widgets import elided, label
 from studio.jobs import Progress
 
+DONE = {
+    "Opening": "Opened",
+    "Calibrating": "Calibrated",
+    "Evaluating": "Evaluated",
+    "Exporting": "Exported",
+    "Saving": "Saved",
+}
+
 
 class TimeLeft:
     """Seconds until a phase is finished, from its pace so far."""
@@ -50,6 +58,7 @@ class StatusBar(QWidget):
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self._session = session
         self._left = TimeLeft()
+        self._started = 0.0
         self.title = label("Ready")
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
@@ -99,6 +108,8 @@ class StatusBar(QWidget):
                 self.title.setText("Cancelled. Nothing was changed.")
             return
         self.cancel.setEnabled(not job.cancelling)
+        if not job.cancelling:
+            self._started = job.started
         self._left = TimeLeft() if not job.cancelling else self._left
         self.title.setText("Cancelling…" if job.cancelling else self._session.job_step)
         if not job.cancelling:
@@ -118,7 +129,10 @@ class StatusBar(QWidget):
         self.detail.setText(" · ".join(parts))
 
     def _done(self, step: str) -> None:
-        self.title.setText(f"{step}: done")
+        verb, _, what = step.partition(" ")
+        took = time.monotonic() - self._started
+        words = f"{DONE.get(verb, verb)} {what}".strip()
+        self.title.setText(f"{words} in {text.duration(took)}" if took >= 1 else words)
         self.detail.setText("")
 
     def _failed(self, step: str, error: object) -> None:

@@ -49,11 +49,14 @@ def leave_one_core() -> None:
 def open_model(request: OpenRequest) -> Work:
     def work(emit: Emit, cancel: CancelToken) -> Document:
         emit(Progress("Loading the engine", 0, 0))
-        from studio.project import steps, store
+        from studio.project import steps
+        from studio.project.store import load_project
 
         cancel.check()
         if request.is_project:
-            return store.load_project(request.path, trust=request.trust)
+            return load_project(
+                request.path, trust=request.trust, emit=emit, cancel=cancel
+            )
         document = steps.open_document(
             request.path,
             factory=request.factory,
@@ -122,9 +125,9 @@ def export(document: Document, folder: Path) -> Work:
 
 def save(document: Document, path: Path) -> Work:
     def work(emit: Emit, cancel: CancelToken) -> Document:
-        from studio.project import store
+        from studio.project.store import save_project
 
-        return store.save_project(document, path)
+        return save_project(document, path)
 
     return work
 

@@ -86,9 +86,7 @@ class TextTable(QWidget):
 
     layer_chosen = Signal(str)
 
-    def __init__(
-        self, name: str, titles: Sequence[str], widths: Sequence[int], empty: str
-    ) -> None:
+    def __init__(self, name: str, titles: Sequence[str], widths: Sequence[int], empty: str) -> None:
         super().__init__()
         self.model = TextModel(titles, self)
         self.filter = QSortFilterProxyModel(self)

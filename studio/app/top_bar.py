@@ -8,7 +8,8 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QWidget
 
-from studio.app.commands import COMMANDS, MENUS, Actions
+from studio.app.actions import Actions
+from studio.app.commands import COMMANDS, MENUS
 from studio.app.session import Session
 from studio.app.widgets import ElidedLabel, elided, line, menu_button
 

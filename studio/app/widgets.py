@@ -27,6 +27,7 @@ class ElidedLabel(QLabel):
         super().__init__(text, parent)
         self._mode = mode
         self._tip = ""
+        self.setIndent(0)
         self.setTextFormat(Qt.TextFormat.PlainText)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
 
@@ -63,6 +64,7 @@ class ElidedLabel(QLabel):
 def label(text: str, role: str = "", wrap: bool = False) -> QLabel:
     """A plain-text label with a role of the style sheet."""
     result = QLabel(text)
+    result.setIndent(0)
     result.setTextFormat(Qt.TextFormat.PlainText)
     result.setWordWrap(wrap)
     if role:

@@ -7,11 +7,19 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QColor, QFont, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import (
+    QColor,
+    QFont,
+    QFontMetrics,
+    QPainter,
+    QPaintEvent,
+    QPen,
+    QResizeEvent,
+)
 from PySide6.QtWidgets import QAbstractButton, QSizePolicy, QVBoxLayout, QWidget
 
 from studio.app import text
-from studio.app.commands import Actions
+from studio.app.actions import Actions
 from studio.app.session import Session
 from studio.app.theme import current_theme, notifier, ui_font
 from studio.app.widgets import label
@@ -38,6 +46,7 @@ class Step:
     state: StepState
 
 
+TEXT_LEFT = 41
 JOB_COMMANDS = {"Calibrating": "calibrate", "Evaluating": "evaluate", "Exporting": "export"}
 
 
@@ -119,10 +128,22 @@ class StepButton(QAbstractButton):
         self.setAccessibleName(f"{step.title}, {step.state.value}")
         self.setAccessibleDescription(step.detail)
         self.setToolTip(step.detail)
+        self._fit_height()
         self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(180, 58)
+        return QSize(180, self.minimumHeight())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self._fit_height()
+
+    def _fit_height(self) -> None:
+        width = QFontMetrics(ui_font(12)).horizontalAdvance(self.step.detail)
+        lines = 2 if width > self._text_width() else 1 if self.step.detail else 0
+        self.setFixedHeight(38 + 16 * lines)
+
+    def _text_width(self) -> int:
+        return max(60, self.width() - TEXT_LEFT - 8)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = current_theme()
@@ -139,8 +160,7 @@ class StepButton(QAbstractButton):
             painter.setBrush(Qt.BrushStyle.NoBrush)
             painter.drawRoundedRect(box, 6, 6)
         self._mark(painter, QRectF(9, 9, 22, 22))
-        left = 41
-        width = self.width() - left - 8
+        left, width = TEXT_LEFT, self._text_width()
         painter.setFont(ui_font(13, QFont.Weight.DemiBold))
         to_do = state is StepState.TO_DO
         painter.setPen(theme.color("muted" if to_do else "text"))
@@ -148,9 +168,9 @@ class StepButton(QAbstractButton):
         painter.setFont(ui_font(12))
         painter.setPen(theme.color("muted"))
         detail = painter.fontMetrics().elidedText(
-            self.step.detail, Qt.TextElideMode.ElideRight, width
+            self.step.detail, Qt.TextElideMode.ElideRight, 2 * width - 24
         )
-        painter.drawText(QRectF(left, 28, width, 18), Qt.AlignmentFlag.AlignVCenter, detail)
+        painter.drawText(QRectF(left, 28, width, 34), Qt.TextFlag.TextWordWrap, detail)
         painter.end()
 
     def _mark(self, painter: QPainter, circle: QRectF) -> None:
@@ -198,9 +218,11 @@ class WorkflowPanel(QWidget):
         self._actions = actions
         self._progress = ""
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(10, 14, 10, 10)
+        layout.setContentsMargins(8, 14, 8, 10)
         layout.setSpacing(4)
-        layout.addWidget(label("WORKFLOW", "caption"))
+        caption = label("WORKFLOW", "caption")
+        caption.setContentsMargins(9, 0, 0, 0)
+        layout.addWidget(caption)
         layout.addSpacing(6)
         self.buttons: list[StepButton] = []
         for number, step in enumerate(workflow_steps(None), 1):

@@ -95,7 +95,11 @@ def read_labels(path: Path) -> ImageList:
     delimiter = max(",;\t", key=(lines[0] if lines else "").count)
     files: list[str] = []
     labels: list[str] = []
-    for number, row in enumerate(csv.reader(lines, delimiter=delimiter), start=1):
+    try:
+        rows = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(f"{path} is not valid CSV: {error}.", "Correct the file.") from None
+    for number, row in enumerate(rows, start=1):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
@@ -131,7 +135,7 @@ def _scan(folder: str | Path) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith((".", "__")):
+                if entry.name.startswith(".") or entry.name == "__MACOSX":
                     continue
                 if entry.is_dir():
                     folders.append(entry.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+from onnx_ir import Node, Value
 
 FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
 
@@ -59,12 +60,12 @@ class ModelGraph:
     source: ModelSource
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
-    _nodes: dict[str, ir.Node] = field(init=False, repr=False, compare=False)
-    _values: dict[str, ir.Value] = field(init=False, repr=False, compare=False)
+    _nodes: dict[str, Node] = field(init=False, repr=False, compare=False)
+    _values: dict[str, Value] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         nodes = {node.name or "": node for node in self.ir.graph}
-        values: dict[str, ir.Value] = {}
+        values: dict[str, Value] = {}
         for value in (*self.ir.graph.inputs, *self.ir.graph.initializers.values()):
             values[value.name or ""] = value
         for node in self.ir.graph:
@@ -78,27 +79,27 @@ class ModelGraph:
         return self.ir.opset_imports.get("", 0)
 
     @property
-    def inputs(self) -> tuple[ir.Value, ...]:
+    def inputs(self) -> tuple[Value, ...]:
         """Inputs the caller must feed (initializers excluded)."""
         known = self.ir.graph.initializers
         return tuple(value for value in self.ir.graph.inputs if value.name not in known)
 
     @property
-    def outputs(self) -> tuple[ir.Value, ...]:
+    def outputs(self) -> tuple[Value, ...]:
         return tuple(self.ir.graph.outputs)
 
     @property
-    def initializers(self) -> dict[str, ir.Value]:
+    def initializers(self) -> dict[str, Value]:
         return dict(self.ir.graph.initializers)
 
-    def nodes(self) -> Iterator[ir.Node]:
+    def nodes(self) -> Iterator[Node]:
         """Nodes in topological order."""
         return iter(self.ir.graph)
 
-    def node(self, name: str) -> ir.Node:
+    def node(self, name: str) -> Node:
         return self._nodes[name]
 
-    def value(self, name: str) -> ir.Value:
+    def value(self, name: str) -> Value:
         return self._values[name]
 
     def has_value(self, name: str) -> bool:

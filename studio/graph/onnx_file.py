@@ -39,12 +39,12 @@ def load_onnx(path: str | Path) -> ModelGraph:
     path = Path(path)
     proto = _parse(path)
     checker = ProtoChecker(proto, path)
-    checker.check()
     warnings = []
     if proto.training_info:
         warnings.append(f"{path.name} has training information; it was left out.")
         del proto.training_info[:]
     try:
+        checker.check()
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, path.resolve().parent)
         _sort(model)
@@ -52,8 +52,9 @@ def load_onnx(path: str | Path) -> ModelGraph:
         changes = _inline(model)
     except ModelError:
         raise
-    except Exception as error:  # a damaged message can break any invariant of onnx_ir
-        checker.fail(f"cannot be read as an ONNX model: {str(error).splitlines()[0:1]}")
+    except Exception as error:  # names that are no text, sizes beyond 64 bits, ...
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{path.name} is damaged: {reason.rstrip('.')}.", EXPORT_AGAIN) from error
     model, converted = normalise_opset(model, path.name)
     warnings += [
         f"The weights {name!r} contain NaN or infinite numbers." for name in _not_finite(model)

@@ -16,6 +16,7 @@ from studio.graph.prepare.shapes import infer_shapes
 
 OLDEST_READ = 7
 OLDEST_KEPT = 17  # LayerNormalization, Reshape's allowzero, Softmax over one axis
+OLD_RESIZE = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 OLDEST_USABLE = 13  # per-channel QuantizeLinear, axes as inputs
 
 
@@ -50,9 +51,15 @@ def normalise_opset(model: ir.Model, name: str) -> tuple[ir.Model, list[Change]]
 
 
 def convert_opset(model: ir.Model, target: int) -> ir.Model:
+    old_resizes = _old_resizes(model)
+    _refuse_hardmax(model)
     converted = call_without_weights(
         model, lambda proto: onnx.version_converter.convert_version(proto, target)
     )
+    for node in converted.graph:
+        if node.op_type == "Resize" and node.outputs[0].name in old_resizes:
+            for key, value in OLD_RESIZE.items():
+                node.attributes[key] = ir.AttrString(key, value)
     metadata = {node.name: node.metadata_props for node in model.graph if node.name}
     for node in converted.graph:
         if node.name in metadata:
@@ -60,6 +67,20 @@ def convert_opset(model: ir.Model, target: int) -> ir.Model:
     converted.metadata_props.update(model.metadata_props)
     common.TopologicalSortPass()(converted)
     return converted
+
+
+def _old_resizes(model: ir.Model) -> set[str | None]:
+    """Results of Upsample and Resize before opset 11, whose rule the converter forgets to state."""
+    if model.opset_imports.get("", 0) > 10:
+        return set()
+    return {n.outputs[0].name for n in model.graph if n.op_type in ("Upsample", "Resize")}
+
+
+def _refuse_hardmax(model: ir.Model) -> None:
+    """The converter leaves Hardmax alone though it meant something else before opset 13."""
+    for node in model.graph:
+        if node.op_type == "Hardmax" and model.opset_imports.get("", 0) < 13:
+            raise ValueError(f"operator Hardmax {node.name!r} changed its meaning in opset 13")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""The two engines that run a graph: torch, differentiable, and onnxruntime, for values."""

@@ -22,8 +22,9 @@ _KEPT_BYTES = 2**30
 def keep_freed_memory() -> bool:
     """Let malloc keep up to 1 GiB of freed memory for reuse; True if the platform could be told.
 
-    Holds for the whole process. One arena serves all threads, since the others cannot hold large
-    blocks. Where malloc is not glibc's nothing changes.
+    Holds for the whole process, and for threads only if it comes before the first of them: they
+    then share one arena, while arenas of their own could not hold large blocks. Where malloc is not
+    glibc's nothing changes.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -89,7 +89,11 @@ def compile_plan(
         names = [None if value is None else value.name for value in node.inputs]
         first = names[0] if names else None
         may_overwrite = known.inplace is not None and first in overwritable
-        outputs = [(i, value.name) for i, value in enumerate(node.outputs) if value.name in slots]
+        outputs = [
+            (i, value.name)
+            for i, value in enumerate(node.outputs)
+            if value.name in slots and value.name not in fed
+        ]
         gone = {name for name in names if name in slots and last[name] == position}
         gone |= {name for _, name in outputs if not reads[name]}
         steps.append(

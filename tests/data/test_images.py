@@ -134,6 +134,7 @@ def test_names_in_labels_csv_are_kept(tmp_path) -> None:
         (b"path,label\na.png,\n", "line 2 is not a path and a label"),
         (b"path,label\n", "lists no picture"),
         (b"", "lists no picture"),
+        (b"a.png," + b"7" * 200_000, "is not valid CSV"),
         (b"a.png,\xff\xfe\n", "cannot be read"),
     ],
 )

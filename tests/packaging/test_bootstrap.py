@@ -190,6 +190,15 @@ def test_a_missing_venv_module_is_told(bootstrap, monkeypatch, capsys) -> None:
     assert f"sudo apt-get install {package}" in capsys.readouterr().out
 
 
+def test_a_folder_that_cannot_be_written_is_told(bootstrap, monkeypatch, capsys) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/clone/.venv")
+
+    monkeypatch.setattr(bootstrap, "write_stamp", refuse)
+    assert bootstrap.main(["setup"]) == 1
+    assert "Permission denied: '/clone/.venv'" in capsys.readouterr().out
+
+
 def test_the_wrong_command_is_told(bootstrap, capsys) -> None:
     assert bootstrap.main(["strat"]) == 2
     assert "bootstrap.py run" in capsys.readouterr().out
@@ -278,4 +287,4 @@ def test_the_last_lines_of_a_failed_step_are_shown_without_warnings() -> None:
 
 def test_a_step_that_fails_without_network_says_so() -> None:
     code = "print('WARNING: Retrying: Temporary failure in name resolution'); exit(1)"
-    assert "connect to a network" in quietly(code).stdout
+    assert "check the network connection" in quietly(code).stdout

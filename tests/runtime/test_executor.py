@@ -176,6 +176,18 @@ def test_run_nodes_takes_values_as_they_are(chain: ModelGraph) -> None:
     assert torch.equal(other["sum"], torch.full((1, 4), 100.0))
 
 
+def test_run_nodes_does_not_write_over_what_it_is_given() -> None:
+    graph = graph_of(
+        """<ir_version: 9, opset_import: ["" : 17]>
+        g (float[2, 2] x) => (float[2, 2] y)
+        { left, right = Split<axis=1>(x)
+          y = Concat<axis=1>(left, right) }"""
+    )
+    given = {"x": torch.zeros(2, 2), "left": torch.ones(2, 1)}
+    result = Executor(graph).run_nodes(["make_left", "make_y"], given, ["y"])
+    assert torch.equal(result["y"], torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+
+
 def test_failures_name_the_layer_and_the_shapes(chain: ModelGraph) -> None:
     with pytest.raises(ModelError, match=r"make_product.*MatMul.*\[2, 3\], \[4, 4\]"):
         Executor(chain).run({"x": torch.ones(2, 3)})

@@ -211,6 +211,8 @@ class ActiveEdges(QGraphicsItem):
         self._path = QPainterPath()
         self._labels = []
         for points, label in edges:
+            if not points:
+                continue
             line = smooth(points)
             self._path.addPath(line)
             if label and len(self._labels) < self.LABELS:

@@ -40,13 +40,13 @@ class CanvasEdge:
 
 
 class Layout(Protocol):
-    """Where the boxes are: centres by id, and one polyline for each edge in the order given."""
+    """Where the boxes are: centres by id, and a polyline for each edge (source, target)."""
 
     @property
-    def positions(self) -> Mapping[str, Point]: ...
+    def centres(self) -> Mapping[str, Point]: ...
 
     @property
-    def edges(self) -> Sequence[Sequence[Point]]: ...
+    def routes(self) -> Mapping[tuple[str, str], Sequence[Point]]: ...
 
 
 class Arrange(Protocol):

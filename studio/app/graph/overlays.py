@@ -80,8 +80,8 @@ class Minimap(QWidget):
         plain = theme.color("muted")
         for rect, color in self._boxes:
             small = self._to_map(rect)
-            grow = max(0.0, 1.5 - small.height()) / 2
-            painter.fillRect(small.adjusted(0, -grow, 0, grow), color or plain)
+            wide, tall = max(0.0, 6 - small.width()) / 2, max(0.0, 1.5 - small.height()) / 2
+            painter.fillRect(small.adjusted(-wide, -tall, wide, tall), color or plain)
         painter.end()
         return cache
 

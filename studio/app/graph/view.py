@@ -7,16 +7,14 @@ from collections.abc import Mapping, Sequence
 from PySide6.QtCore import QEvent, QPoint, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import (
     QContextMenuEvent,
-    QFocusEvent,
     QKeyEvent,
     QMouseEvent,
-    QPainter,
     QResizeEvent,
     QShowEvent,
-    QWheelEvent,
 )
-from PySide6.QtWidgets import QGraphicsScene, QGraphicsView, QLabel, QWidget
+from PySide6.QtWidgets import QLabel, QWidget
 
+from studio.app.graph.canvas import MARGIN, PanZoomView
 from studio.app.graph.items import ActiveEdges, EdgeChunk, Ink, NodeItem, chunks
 from studio.app.graph.model import (
     GAP_X,
@@ -29,15 +27,10 @@ from studio.app.graph.model import (
     node_size,
 )
 from studio.app.graph.overlays import Legend, Minimap
-from studio.app.theme import Theme, current_theme, notifier, show_keyboard_focus
-
-MIN_ZOOM, MAX_ZOOM = 0.01, 4.0
-ZOOM_STEP = 1.25
-DRAG_PIXELS = 4
-MARGIN = 12
+from studio.app.theme import Theme, current_theme, notifier
 
 
-class GraphView(QGraphicsView):
+class GraphView(PanZoomView):
     """Boxes and lines, laid out by a function the caller gives.
 
     `selected` and `activated` carry the id of a box and are sent for what the user does, not for
@@ -48,7 +41,6 @@ class GraphView(QGraphicsView):
     selected = Signal(str)
     activated = Signal(str)
     context_menu_requested = Signal(str, QPoint)  # id or "", global position
-    zoom_changed = Signal(float)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -61,25 +53,12 @@ class GraphView(QGraphicsView):
         self._neighbours = Neighbours([], {})
         self._current = ""
         self._hovered: NodeItem | None = None
-        self._press: QPoint | None = None
-        self._last: QPoint | None = None
         self._start_pending = False
         self._matches: list[str] = []
 
-        self._scene = QGraphicsScene(self)
-        self._scene.setItemIndexMethod(QGraphicsScene.ItemIndexMethod.BspTreeIndex)
         self._active_edges = ActiveEdges(self._ink)
-        self._scene.addItem(self._active_edges)
-        self.setScene(self._scene)
-        self.setViewportUpdateMode(QGraphicsView.ViewportUpdateMode.MinimalViewportUpdate)
-        self.setRenderHint(QPainter.RenderHint.TextAntialiasing)
-        self.setOptimizationFlag(QGraphicsView.OptimizationFlag.DontAdjustForAntialiasing)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setTransformationAnchor(QGraphicsView.ViewportAnchor.NoAnchor)
-        self.setResizeAnchor(QGraphicsView.ViewportAnchor.AnchorViewCenter)
+        self.scene().addItem(self._active_edges)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.viewport().setMouseTracking(True)
         self.setMinimumSize(160, 120)
 
         self._empty = QLabel(self)
@@ -89,12 +68,11 @@ class GraphView(QGraphicsView):
         self._empty.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.set_empty_text(self.tr("Open a model to see its graph."))
         self.minimap = Minimap(self)
-        self.minimap.moved.connect(self._go_to)
+        self.minimap.moved.connect(self.go_to)
         self.minimap.hide()
         self.legend = Legend(self)
         self.legend.hide()
-        self.horizontalScrollBar().valueChanged.connect(self._view_moved)
-        self.verticalScrollBar().valueChanged.connect(self._view_moved)
+        self.moved.connect(self._follow)
         self._apply_theme(current_theme())
         notifier.theme_changed.connect(self._apply_theme)
 
@@ -105,36 +83,36 @@ class GraphView(QGraphicsView):
     ) -> None:
         """Show another graph from its first box on. Edges to unknown boxes are left out."""
         ids = {node.id for node in nodes}
-        self._edges = [edge for edge in edges if edge.source in ids and edge.target in ids]
+        edges = [edge for edge in edges if edge.source in ids and edge.target in ids]
         layout = arrange(
             [(node.id, *node_size(node)) for node in nodes],
-            [(edge.source, edge.target) for edge in self._edges],
+            [(edge.source, edge.target) for edge in edges],
             gap_x=GAP_X,
             gap_y=GAP_Y,
         )
-        self._lines = list(layout.edges)
+        self._edges = edges
+        self._lines = [layout.routes.get((e.source, e.target), ()) for e in self._edges]
         self._hovered = None
         self._current = ""
         self._matches = []
-        self._scene.clear()
+        self.scene().clear()
         self._active_edges = ActiveEdges(self._ink)
-        self._scene.addItem(self._active_edges)
+        self.scene().addItem(self._active_edges)
         for path in chunks(self._lines):
-            self._scene.addItem(EdgeChunk(path, self._ink))
+            self.scene().addItem(EdgeChunk(path, self._ink))
         self._items = {}
         for node in nodes:
             item = NodeItem(node, self._ink)
-            item.setPos(*layout.positions[node.id])
-            self._scene.addItem(item)
+            item.setPos(*layout.centres[node.id])
+            self.scene().addItem(item)
             self._items[node.id] = item
         self._edges_of = {node.id: [] for node in nodes}
         for index, edge in enumerate(self._edges):
             self._edges_of[edge.source].append(index)
             if edge.target != edge.source:
                 self._edges_of[edge.target].append(index)
-        self._neighbours = Neighbours(self._edges, layout.positions)
-        extent = self._extent()
-        self._scene.setSceneRect(extent.adjusted(-4000, -4000, 4000, 4000))
+        self._neighbours = Neighbours(self._edges, layout.centres)
+        self.set_drawing(self._extent())
         self._empty.setVisible(not nodes)
         self._update_minimap()
         self._start_pending = not self.isVisible()
@@ -250,40 +228,6 @@ class GraphView(QGraphicsView):
 
     # Zoom and place
 
-    @property
-    def zoom(self) -> float:
-        """1.0 is 100 %."""
-        return self.transform().m11()
-
-    def set_zoom(self, zoom: float, anchor: QPointF | None = None) -> None:
-        """Zoom to `zoom`, keeping the viewport point `anchor` (default: the middle) in place."""
-        zoom = min(max(zoom, MIN_ZOOM), MAX_ZOOM)
-        spot = anchor if anchor is not None else QPointF(self.viewport().rect().center())
-        before = self._scene_point(spot)
-        factor = zoom / self.zoom
-        self.scale(factor, factor)
-        moved = self._scene_point(spot) - before
-        center = self._scene_point(QPointF(self.viewport().rect().center())) - moved
-        self.centerOn(center)
-        self._view_moved()
-        self.zoom_changed.emit(self.zoom)
-
-    def zoom_in(self) -> None:
-        self.set_zoom(self.zoom * ZOOM_STEP)
-
-    def zoom_out(self) -> None:
-        self.set_zoom(self.zoom / ZOOM_STEP)
-
-    def fit(self) -> None:
-        """The whole graph, at 100 % at most."""
-        if not self._items:
-            return
-        extent = self._extent().adjusted(-MARGIN, -MARGIN, MARGIN, MARGIN)
-        area = self.viewport().rect()
-        self.set_zoom(min(area.width() / extent.width(), area.height() / extent.height(), 1.0))
-        self.centerOn(extent.center())
-        self._view_moved()
-
     def show_start(self) -> None:
         """The first box near the top at 100 %; all of a graph that fits nearly so."""
         if not self._items:
@@ -294,15 +238,7 @@ class GraphView(QGraphicsView):
         self.set_zoom(1.0)
         first = next(iter(self._items.values())).scenePos()
         below = self.viewport().height() / 2 - 2 * MARGIN - GAP_Y
-        self.centerOn(QPointF(first.x(), first.y() + below))
-        self._view_moved()
-
-    def _scene_point(self, point: QPointF) -> QPointF:
-        return self.viewportTransform().inverted()[0].map(point)
-
-    def _go_to(self, point: QPointF) -> None:
-        self.centerOn(point)
-        self._view_moved()
+        self.go_to(QPointF(first.x(), first.y() + below))
 
     def _reveal(self, name: str) -> None:
         """Centre on the box unless it lies well inside the view."""
@@ -310,8 +246,7 @@ class GraphView(QGraphicsView):
         if self.zoom < 0.3:
             self.set_zoom(1.0)
         if not inner.contains(self.node_rect(name)):
-            self.centerOn(self._items[name].scenePos())
-            self._view_moved()
+            self.go_to(self._items[name].scenePos())
 
     def _extent(self) -> QRectF:
         extent = QRectF()
@@ -325,60 +260,26 @@ class GraphView(QGraphicsView):
 
     def _update_minimap(self) -> None:
         boxes = [(i.box.translated(i.pos()), i.node.color) for i in self._items.values()]
-        self.minimap.set_boxes(boxes, self._extent())
-        self._view_moved()
+        self.minimap.set_boxes(boxes, self.drawing)
+        self._follow()
 
-    def _view_moved(self) -> None:
-        area = self.mapToScene(self.viewport().rect()).boundingRect()
+    def _follow(self) -> None:
+        """Keep the minimap right; it is not needed while all is in view."""
+        area = self.visible_area
         self.minimap.set_visible_area(area)
-        self.minimap.setVisible(bool(self._items) and not area.contains(self._extent_cached()))
-
-    def _extent_cached(self) -> QRectF:
-        return self._scene.sceneRect().adjusted(4000, 4000, -4000, -4000)
+        self.minimap.setVisible(bool(self._items) and not area.contains(self.drawing))
 
     # Events
 
-    def wheelEvent(self, event: QWheelEvent) -> None:
-        turn = event.angleDelta().y() or event.angleDelta().x()
-        if event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
-            bar = self.horizontalScrollBar()
-            bar.setValue(bar.value() - turn)
-        else:
-            self.set_zoom(self.zoom * ZOOM_STEP ** (turn / 120), event.position())
-        event.accept()
-
-    def mousePressEvent(self, event: QMouseEvent) -> None:
-        if event.button() in (Qt.MouseButton.LeftButton, Qt.MouseButton.MiddleButton):
-            self._press = self._last = event.position().toPoint()
-        if event.button() == Qt.MouseButton.LeftButton:
-            self._choose(self.node_at(event.position().toPoint()), center=False)
-
-    def mouseMoveEvent(self, event: QMouseEvent) -> None:
-        here = event.position().toPoint()
-        if self._press is None or self._last is None:
-            self._hover(here)
-            return
-        if self._dragging or (here - self._press).manhattanLength() >= DRAG_PIXELS:
-            self.viewport().setCursor(Qt.CursorShape.ClosedHandCursor)
-            step = here - self._last
-            self._last = here
-            self.horizontalScrollBar().setValue(self.horizontalScrollBar().value() - step.x())
-            self.verticalScrollBar().setValue(self.verticalScrollBar().value() - step.y())
-
-    @property
-    def _dragging(self) -> bool:
-        return self.viewport().cursor().shape() == Qt.CursorShape.ClosedHandCursor
-
-    def mouseReleaseEvent(self, event: QMouseEvent) -> None:
-        self._press = self._last = None
-        self._hover(event.position().toPoint())
+    def pressed_at(self, position: QPoint) -> None:
+        self._choose(self.node_at(position), center=False)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         name = self.node_at(event.position().toPoint())
         if name:
             self.activated.emit(name)
 
-    def _hover(self, position: QPoint) -> None:
+    def hovered_at(self, position: QPoint) -> None:
         item = self._items.get(self.node_at(position))
         shape = Qt.CursorShape.ArrowCursor if item is None else Qt.CursorShape.PointingHandCursor
         self.viewport().setCursor(shape)
@@ -391,7 +292,7 @@ class GraphView(QGraphicsView):
         self._hovered = item
 
     def leaveEvent(self, event: QEvent) -> None:
-        self._hover(QPoint(-1, -1))
+        self.hovered_at(QPoint(-1, -1))
         super().leaveEvent(event)
 
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
@@ -441,15 +342,13 @@ class GraphView(QGraphicsView):
         else:
             super().keyPressEvent(event)
 
-    def focusInEvent(self, event: QFocusEvent) -> None:
-        show_keyboard_focus(self, event.reason())
-        super().focusInEvent(event)
-
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         if self._start_pending:
             self._start_pending = False
             self.show_start()
+            if self._current:
+                self._reveal(self._current)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -459,14 +358,13 @@ class GraphView(QGraphicsView):
             width - self.legend.width() - MARGIN, height - self.legend.height() - MARGIN
         )
         self._empty.setGeometry(self.rect().adjusted(40, 0, -40, 0))
-        self._view_moved()
 
     def _apply_theme(self, theme: Theme) -> None:
         self._ink = Ink(theme)
-        for item in self._scene.items():
+        for item in self.scene().items():
             if isinstance(item, NodeItem | EdgeChunk | ActiveEdges):
                 item.set_ink(self._ink)
-        self._scene.setBackgroundBrush(theme.color("background"))
+        self.scene().setBackgroundBrush(theme.color("background"))
         self.minimap.recolor()
         self.legend.update()
 
@@ -475,8 +373,8 @@ _STEPS = (Qt.Key.Key_Up, Qt.Key.Key_Down, Qt.Key.Key_Left, Qt.Key.Key_Right)
 
 
 class _NoLayout:
-    positions: Mapping[str, Point] = {}
-    edges: Sequence[Sequence[Point]] = ()
+    centres: Mapping[str, Point] = {}
+    routes: Mapping[tuple[str, str], Sequence[Point]] = {}
 
 
 def _nothing(

@@ -38,10 +38,12 @@ class InspectorPanel(QWidget):
         self.activation_title = label("Output activation", "section")
         self.encodings_title = label("Encodings", "section")
         self.blocks: list[EncodingBlock] = []
-        self.histogram_title = label("Histogram of the output", "section")
         self.histogram = HistogramPlot()
-        self.histogram.setMinimumHeight(150)
-        self.clipping = label("", "muted", wrap=True)
+        self.histogram.setFixedHeight(190)
+        self.histogram.set_caption("Histogram of the output")
+        self.histogram.header.setContentsMargins(0, 8, 0, 0)
+        self.histogram.note.setContentsMargins(0, 0, 0, 0)
+        self.histogram.log.setChecked(True)
         self.quality = label("", "muted", wrap=True)
         self._build()
         session.selection_changed.connect(self.refresh)
@@ -55,14 +57,21 @@ class InspectorPanel(QWidget):
         layout.setContentsMargins(16, 14, 16, 16)
         layout.setSpacing(8)
         layout.addWidget(label("INSPECTOR", "caption"))
-        for widget in (self.name, self.subtitle, self.facts):
+        column: tuple[QWidget, ...] = (
+            self.name,
+            self.subtitle,
+            self.facts,
+            self.weights_title,
+            self.weights,
+            self.activation_title,
+            self.activation,
+            self.note,
+            self.histogram,
+            self.quality,
+            self.encodings_title,
+        )
+        for widget in column:
             layout.addWidget(widget)
-        for widget in (self.weights_title, self.weights, self.activation_title, self.activation):
-            layout.addWidget(widget)
-        layout.addWidget(self.note)
-        for widget in (self.histogram_title, self.histogram, self.clipping, self.quality):
-            layout.addWidget(widget)
-        layout.addWidget(self.encodings_title)
         self._blocks_layout = QVBoxLayout()
         self._blocks_layout.setSpacing(6)
         layout.addLayout(self._blocks_layout)
@@ -134,20 +143,18 @@ class InspectorPanel(QWidget):
         statistics = None
         if calibration is not None:
             tied = plan.tied_to if plan is not None else None
-            statistics = calibration.statistics.get(tensor) or calibration.statistics.get(tied or "")
-        shown = statistics is not None and statistics.has_histogram
-        for widget in (self.histogram_title, self.histogram, self.clipping):
-            widget.setVisible(shown)
-        if statistics is None or not shown:
+            statistics = calibration.statistics.get(tensor) or calibration.statistics.get(
+                tied or ""
+            )
+        self.histogram.setVisible(statistics is not None and statistics.has_histogram)
+        if statistics is None or not statistics.has_histogram:
             return
         encoding = document.encodings.get(tensor)
-        limits = None
+        low = high = None
         if encoding is not None:
-            limits = float(encoding.minimum.min()), float(encoding.maximum.max())
-        self.histogram.set_histogram(statistics.counts, statistics.low, statistics.high, limits)
-        words = f"Values from {text.limit(statistics.minimum)} to {text.limit(statistics.maximum)}"
-        if limits is not None:
-            clipped = facts.clipped_share(statistics.counts, statistics.centres, *limits)
-            words += f" · {text.percent(100 * clipped, 2)} clipped"
-            set_role(self.clipping, "warn" if clipped > 0.001 else "muted")
-        self.clipping.setText(words)
+            low, high = float(encoding.minimum.min()), float(encoding.maximum.max())
+        edges = statistics.edges
+        counts, edges = facts.coarser(
+            statistics.counts, edges, statistics.minimum, statistics.maximum
+        )
+        self.histogram.set_histogram(counts, edges, low, high)

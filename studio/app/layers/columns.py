@@ -98,7 +98,12 @@ def _setting(document: Document, layer: Layer, column: Column) -> Cell:
 
 def _not_editable(document: Document, layer: Layer, column: Column) -> Cell:
     if column.kind == "weight":
-        return Cell(DASH, -1 if column.key.endswith("bits") else "~", muted=True, reason="This layer has no weights.")
+        return Cell(
+            DASH,
+            -1 if column.key.endswith("bits") else "~",
+            muted=True,
+            reason="This layer has no weights.",
+        )
     tensor = document.plan.tensors.get(layer.output)
     grid = tensor.spec.grid if tensor is not None and tensor.spec is not None else None
     reason = layer.note or (tensor.reason if tensor is not None else "")

@@ -65,7 +65,7 @@ class CellDelegate(QStyledItemDelegate):
 
     def initStyleOption(self, option: QStyleOptionViewItem, index: Index) -> None:
         super().initStyleOption(option, index)
-        option.state &= ~QStyle.StateFlag.State_HasFocus  # type: ignore[attr-defined]
+        option.state &= ~QStyle.StateFlag.State_HasFocus
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
         color = index.data(Qt.ItemDataRole.DecorationRole)
@@ -74,17 +74,17 @@ class CellDelegate(QStyledItemDelegate):
             return
         plain = QStyleOptionViewItem(option)
         self.initStyleOption(plain, index)
-        plain.icon = type(plain.icon)()  # type: ignore[attr-defined]
-        plain.features &= ~QStyleOptionViewItem.ViewItemFeature.HasDecoration  # type: ignore[attr-defined]
-        shown, plain.text = plain.text, ""  # type: ignore[attr-defined]
-        style = plain.widget.style()  # type: ignore[attr-defined]
-        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, plain, painter, plain.widget)  # type: ignore[attr-defined]
-        rect = QRectF(plain.rect)  # type: ignore[attr-defined]
+        plain.icon = type(plain.icon)()
+        plain.features &= ~QStyleOptionViewItem.ViewItemFeature.HasDecoration
+        shown, plain.text = plain.text, ""
+        style = plain.widget.style()
+        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, plain, painter, plain.widget)
+        rect = QRectF(plain.rect)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(color)
         painter.drawRoundedRect(QRectF(rect.left() + 8, rect.center().y() - 4.5, 9, 9), 2, 2)
-        painter.setPen(plain.palette.text().color())  # type: ignore[attr-defined]
+        painter.setPen(plain.palette.text().color())
         painter.drawText(rect.adjusted(24, 0, -4, 0), Qt.AlignmentFlag.AlignVCenter, shown)
         painter.restore()

@@ -119,7 +119,7 @@ class LayersPanel(QWidget):
         self.search.textChanged.connect(self.filter.set_text)
         self.limit = menu_button("Filter by SQNR", "chip")
         self.limit.setMenu(QMenu(self.limit))
-        self.limit.setText("SQNR: any ▾")
+        self.limit.setText("SQNR: any")
         self.limit.menu().addAction("Any").triggered.connect(lambda: self.set_limit(None))
         for value in SQNR_LIMITS:
             action = self.limit.menu().addAction(f"below {value} dB")
@@ -130,7 +130,7 @@ class LayersPanel(QWidget):
         self.changed.setAccessibleName("Show changed layers only")
         self.changed.toggled.connect(self.filter.set_changed_only)
         self.bulk = menu_button("Edit the selected layers", "chip")
-        self.bulk.setText("Edit ▾")
+        self.bulk.setText("Edit")
         self.bulk.setMenu(QMenu(self.bulk))
         self.bulk.menu().aboutToShow.connect(lambda: self.fill_menu(self.bulk.menu()))
         layout = QHBoxLayout(self.bar)
@@ -142,7 +142,7 @@ class LayersPanel(QWidget):
     def set_limit(self, decibels: float | None) -> None:
         """Show only layers with an SQNR below `decibels`."""
         self.filter.set_sqnr_below(decibels)
-        self.limit.setText("SQNR: any ▾" if decibels is None else f"SQNR < {decibels} dB ▾")
+        self.limit.setText("SQNR: any" if decibels is None else f"SQNR < {decibels} dB")
 
     def _refresh(self) -> None:
         document = self._session.document
@@ -186,7 +186,11 @@ class LayersPanel(QWidget):
         current = QModelIndex()
         for name in names:
             row = self.model.row(name)
-            index = QModelIndex() if row is None else self.filter.mapFromSource(self.model.index(row, 0))
+            index = (
+                QModelIndex()
+                if row is None
+                else self.filter.mapFromSource(self.model.index(row, 0))
+            )
             if index.isValid():
                 selection.select(index, index)
                 current = index

@@ -46,6 +46,7 @@ class Canvas(pg.PlotWidget):
     hovered = Signal(QPointF, QPoint)  # data coordinates, global position
     clicked = Signal(QPointF)
     left = Signal()
+    reset = Signal()  # double click
     stepped = Signal(int)
 
     def __init__(self, parent: QWidget) -> None:
@@ -84,6 +85,9 @@ class Canvas(pg.PlotWidget):
         moved = start is None or (event.position() - start).manhattanLength() > 4
         if event.button() == Qt.MouseButton.LeftButton and not moved:
             self.clicked.emit(self.to_data(event.position()))
+
+    def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
+        self.reset.emit()
 
     def focusInEvent(self, event: QFocusEvent) -> None:
         show_keyboard_focus(self, event.reason())

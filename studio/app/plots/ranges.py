@@ -32,8 +32,16 @@ def outliers(minimum: Array, maximum: Array) -> NDArray[np.bool_]:
         return (width > q3 + 3 * (q3 - q1)) & (width > 2 * middle)
 
 
+def _short(name: str) -> str:
+    """`name` in at most 40 characters, its end more telling than its middle."""
+    return name if len(name) <= 40 else f"{name[:12]}…{name[-27:]}"
+
+
 class _BarPlot(PlotFrame):
-    """Bars side by side with one slot each, a zero line, a label at the widest outlier."""
+    """Bars side by side with one slot each, a zero line, a label at the widest outlier.
+
+    The wheel and dragging zoom and pan sideways, a double click shows all again.
+    """
 
     def __init__(self, name: str, empty: str, parent: QWidget | None) -> None:
         super().__init__(name, empty, parent)
@@ -50,6 +58,7 @@ class _BarPlot(PlotFrame):
         self._label.setFont(ui_font(11))
         self.canvas.hovered.connect(self._hover)
         self.canvas.left.connect(QToolTip.hideText)
+        self.canvas.reset.connect(self.reset_zoom)
         self.show_empty(True)
         self.follow_theme()
 
@@ -113,7 +122,7 @@ class _BarPlot(PlotFrame):
         value = high if abs(high) >= abs(low) else low
         theme = current_theme()
         color = self._label_color(theme) if self._outlier[index] else theme.text
-        self._label.setText(f"{self._names[index]} {value:.3g}", color=color)
+        self._label.setText(f"{_short(self._names[index])} {value:.3g}", color=color)
         right = index > 0.6 * len(self._names)
         self._label.setAnchor((1 if right else 0, 0.5))
         self._label.setPos(index + (-0.6 if right else 0.6), value * 0.97)

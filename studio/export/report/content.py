@@ -64,13 +64,14 @@ class ReportContent:
 
     @property
     def compression(self) -> float:
-        """How many times smaller the quantized file is; nan if it is empty."""
-        return self.float_bytes / self.quantized_bytes if self.quantized_bytes else math.nan
+        """How many times smaller the quantized file is."""
+        return self.float_bytes / max(self.quantized_bytes, 1)
 
-    def lowest_layers(self, count: int) -> list[Layer]:
-        """The `count` evaluated layers with the lowest SQNR, lowest first; unaltered ones left out."""
-        known = [layer for layer in self.plan.layers if self.sqnr.get(layer.name, math.inf) < math.inf]
-        return sorted(known, key=lambda layer: self.sqnr[layer.name])[:count]
+    def lowest_layers(self) -> list[Layer]:
+        """Evaluated layers whose output is not exact, lowest SQNR first."""
+        altered = (name for name, sqnr in self.sqnr.items() if sqnr < math.inf)
+        known = {layer.name: layer for layer in self.plan.layers}
+        return [known[name] for name in sorted(altered, key=self.sqnr.__getitem__) if name in known]
 
     def encoding(self, tensor: str) -> Encoding | None:
         """The encoding `tensor` uses: its own, or that of the tensor it is tied to."""

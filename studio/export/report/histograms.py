@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studio.export.report.content import ReportContent
-from studio.export.report.markup import Markup, escape, tag
+from studio.export.report.markup import Markup, tag
 from studio.export.report.text import decibels, number, share
 from studio.quant.statistics import TensorStatistics
 from studio.sim.plan import Layer
@@ -17,9 +17,9 @@ _WIDTH, _HEIGHT, _FLOOR = 216, 96, 78
 
 
 def histogram_grid(content: ReportContent) -> Markup:
-    """Thumbnails of the ten layers with the lowest SQNR that have a histogram; empty without any."""
+    """Thumbnails of the layers with the lowest SQNR that have a histogram; empty without any."""
     cards = []
-    for layer in content.lowest_layers(len(content.plan.layers)):
+    for layer in content.lowest_layers():
         statistics, encoding = content.observed(layer.output), content.encoding(layer.output)
         if statistics is None or not statistics.has_histogram or not statistics.counts.any():
             continue
@@ -44,7 +44,7 @@ def _card(
     statistics: TensorStatistics,
     limits: tuple[float, float] | None,
 ) -> Markup:
-    clipped = "output not quantized" if limits is None else f"{share(clipped_share(statistics, limits))} clipped"
+    clipped = "not quantized" if limits is None else _clipped(clipped_share(statistics, limits))
     caption = tag(
         "figcaption",
         tag("b", decibels(content.sqnr[layer.name])),
@@ -52,6 +52,12 @@ def _card(
         tag("code", layer.name, title=layer.name),
     )
     return tag("figure", _drawing(statistics, limits), caption)
+
+
+def _clipped(part: float) -> str:
+    if part == 0:
+        return "nothing clipped"
+    return f"{share(part)} clipped" if part >= 1e-4 else "< 0.01 % clipped"
 
 
 def _drawing(statistics: TensorStatistics, limits: tuple[float, float] | None) -> Markup:
@@ -74,11 +80,13 @@ def _drawing(statistics: TensorStatistics, limits: tuple[float, float] | None) -
     parts = [f'<path class="{css}" d="{path}"/>' for css, path in paths.items() if path]
     parts.append(f'<line class="zero" x1="0" x2="{_WIDTH}" y1="{_FLOOR}" y2="{_FLOOR}"/>')
     if limits is not None:
-        parts += [_limit((limit - low) / (high - low) * _WIDTH, limit, limit == limits[1]) for limit in limits]
+        parts += [
+            _limit((limit - low) / (high - low) * _WIDTH, limit, limit == limits[1])
+            for limit in limits
+        ]
     label = f"Histogram from {number(statistics.minimum)} to {number(statistics.maximum)}"
-    return Markup(
-        f'<svg viewBox="-4 0 {_WIDTH + 8} {_HEIGHT}" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
-    )
+    box = f"-4 0 {_WIDTH + 8} {_HEIGHT}"
+    return tag("svg", Markup("".join(parts)), viewBox=box, role="img", aria_label=label)
 
 
 def _limit(x: float, value: float, upper: bool) -> str:
@@ -101,5 +109,5 @@ def _rebinned(statistics: TensorStatistics, low: float, high: float) -> npt.NDAr
     used = np.flatnonzero(statistics.counts)
     position = (statistics.centres[used] - low) / (high - low) * _BINS
     index = np.clip(np.floor(position), 0, _BINS - 1).astype(np.int64)
-    counts = np.bincount(index, weights=statistics.counts[used], minlength=_BINS)
-    return counts
+    counts = np.bincount(index, minlength=_BINS, weights=statistics.counts[used])
+    return counts.astype(np.float64)

@@ -49,7 +49,8 @@ def join(parts: Iterable[str], between: str = "") -> Markup:
 def tag(name: str, *content: str, **attributes: str) -> Markup:
     """An element; `class_` gives the attribute class, `data_x` gives data-x."""
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items()
+        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
+        for key, value in attributes.items()
     )
     return Markup(f"<{name}{given}>{join(content)}</{name}>")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
+from studio.errors import ModelError
 from studio.graph.model import Change, ModelGraph
 from studio.graph.prepare.batch_norm import fold_batch_norms, unfolded_batch_norms
 from studio.graph.prepare.bias import merge_bias
@@ -48,8 +49,8 @@ PREPARATION: tuple[Pass, ...] = (
     Pass("restore softmax", "Turn Softmax of old opsets into one operator.", restore_softmax),
     Pass("constant shapes", "Make shapes taken from a tensor itself constant.", simplify_reshapes),
     Pass("dead code", "Remove what no output depends on.", remove_dead_code),
-    Pass("module names", "Name layers after the PyTorch module they come from.", name_by_scope),
     Pass("recognise pooling", "Turn means over all positions into pooling.", recognise_pooling),
+    Pass("module names", "Name layers after the PyTorch module they come from.", name_by_scope),
     Pass("merge padding", "Merge zero padding into the convolution after it.", merge_padding),
     Pass("normalise Gemm", "Multiply Gemm's factors into its constants.", normalise_gemm),
     Pass("merge bias", "Turn constants added to a layer into its bias.", merge_bias),
@@ -59,6 +60,17 @@ PREPARATION: tuple[Pass, ...] = (
     Pass("separate biases", "Give each layer its own bias.", separate_biases),
     Pass("shared weights", "Write down which layers share weights.", note_shared_weights),
 )
+
+
+def _run(step: Pass, model: ir.Model, graph: ModelGraph) -> list[Change]:
+    try:
+        return step.run(model)
+    except Exception as error:  # the model contradicts itself in a way no check foresaw
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(
+            f"{graph.source.path.name} cannot be prepared (step {step.name!r}): {reason}",
+            "Check the model with onnx.checker, or export it again.",
+        ) from error
 
 
 def prepare(graph: ModelGraph) -> ModelGraph:
@@ -72,7 +84,7 @@ def prepare(graph: ModelGraph) -> ModelGraph:
         found: list[Change] = []
         for step in PREPARATION:
             before = {id(node): node.name or "" for node in model.graph}
-            new = step.run(model)
+            new = _run(step, model, graph)
             renamed = {before[id(n)]: n.name or "" for n in model.graph if id(n) in before}
             found = [replace(c, layer=renamed.get(c.layer, c.layer)) for c in found] + new
         done += found

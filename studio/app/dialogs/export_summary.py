@@ -1,0 +1,179 @@
+"""What an export wrote, how accurate it is, and whether the runtime computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QUrl
+from PySide6.QtGui import QDesktopServices
+from PySide6.QtWidgets import (
+    QDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from studio.app import text
+from studio.app.widgets import elided, label, line
+
+if TYPE_CHECKING:
+    from studio.analysis.quality import Evaluation
+    from studio.export.summary import ExportSummary, Verification
+
+Rows = list[tuple[str, str]]
+
+
+def size_rows(summary: ExportSummary) -> Rows:
+    """Every file with its size."""
+    return [
+        (artifact.name, f"{text.size(artifact.bytes)} · {artifact.what}")
+        for artifact in summary.artifacts
+    ]
+
+
+def quality_rows(evaluation: Evaluation | None) -> Rows:
+    """Accuracy float against simulated."""
+    if evaluation is None:
+        return [("Accuracy", "not measured: run Evaluate")]
+    rows: Rows = []
+    exact, simulated = evaluation.float_accuracy, evaluation.accuracy
+    if exact is not None and simulated is not None:
+        rows.append(
+            ("Top-1", f"{text.percent(simulated.top1)} simulated, {text.percent(exact.top1)} float")
+        )
+        rows.append(
+            ("Top-5", f"{text.percent(simulated.top5)} simulated, {text.percent(exact.top5)} float")
+        )
+    if evaluation.agreement is not None:
+        rows.append(("Same class as float", text.percent(evaluation.agreement)))
+    rows.append(("Output SQNR", text.decibels(evaluation.output.sqnr_db)))
+    return rows
+
+
+def verification_rows(check: Verification) -> Rows:
+    """onnxruntime against the simulation."""
+    rows = [
+        ("Layers checked", f"{len(check.layers)}, on {text.plural(check.samples, 'sample')}"),
+        ("Identical integers", f"{text.share(check.identical)} in the worst layer"),
+        ("Largest difference", text.plural(check.largest, "step")),
+    ]
+    for title, end in (("Optimisations off", check.plain), ("Optimisations on", check.optimized)):
+        words = f"SQNR {text.decibels(end.distance.sqnr_db)}"
+        if end.agreement is not None:
+            words += f" · {text.percent(end.agreement)} same class"
+        rows.append((title, words))
+    if check.integer_nodes or check.float_nodes:
+        rows.append(
+            (
+                "Runs in integers",
+                f"{check.integer_nodes} of {check.integer_nodes + check.float_nodes} compute nodes",
+            )
+        )
+    return rows
+
+
+class ExportSummaryDialog(QDialog):
+    """Opens the folder or the report on request; `open_url` is replaced in tests."""
+
+    def __init__(
+        self,
+        summary: ExportSummary,
+        evaluation: Evaluation | None,
+        parent: QWidget | None = None,
+        open_url: Callable[[QUrl], object] = QDesktopServices.openUrl,
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Export")
+        self.setMinimumWidth(680)
+        self._summary = summary
+        self._open_url = open_url
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(24, 20, 24, 18)
+        layout.setSpacing(12)
+        layout.addLayout(self._headline(summary))
+        layout.addWidget(line())
+        self._section(layout, "FILES", size_rows(summary))
+        note = "on random data: says nothing about real accuracy"
+        synthetic = evaluation is not None and evaluation.synthetic
+        self._section(
+            layout, "AGAINST THE FLOAT MODEL", quality_rows(evaluation), note if synthetic else ""
+        )
+        check = summary.verification
+        if check is not None:
+            self._section(layout, "ONNXRUNTIME AGAINST THE SIMULATION", verification_rows(check))
+        for warning in summary.warnings:
+            layout.addWidget(label(warning, "warn", wrap=True))
+        layout.addLayout(self._buttons(summary))
+
+    def _headline(self, summary: ExportSummary) -> QHBoxLayout:
+        check = summary.verification
+        if check is None:
+            words, role = "Exported", "muted"
+        elif check.passed:
+            words, role = "Verified: onnxruntime computes what was simulated", "good"
+        else:
+            words, role = "onnxruntime differs from the simulation", "bad"
+        self.verdict = label(words, role, wrap=True)
+        self.folder = elided(str(summary.folder), "muted")
+        ratio = summary.float_bytes / max(1, summary.quantized_bytes)
+        self.ratio = label(f"{ratio:.1f}×", "figure")
+        sizes = label(
+            f"smaller: {text.size(summary.quantized_bytes)}, float {text.size(summary.float_bytes)}",
+            "muted",
+        )
+        left = QVBoxLayout()
+        left.setSpacing(4)
+        left.addWidget(label("Export done", "heading"))
+        left.addWidget(self.verdict)
+        left.addWidget(self.folder)
+        right = QVBoxLayout()
+        right.setSpacing(0)
+        right.addWidget(self.ratio)
+        right.addWidget(sizes)
+        row = QHBoxLayout()
+        row.setSpacing(24)
+        row.addLayout(left, 1)
+        row.addLayout(right)
+        return row
+
+    def _section(self, layout: QVBoxLayout, title: str, rows: Rows, note: str = "") -> None:
+        layout.addWidget(label(title, "caption"))
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(16)
+        grid.setVerticalSpacing(4)
+        grid.setColumnMinimumWidth(0, 150)
+        grid.setColumnStretch(1, 1)
+        for index, (name, value) in enumerate(rows):
+            grid.addWidget(label(name, "muted"), index, 0)
+            shown: QLabel = elided(value)
+            grid.addWidget(shown, index, 1)
+        layout.addLayout(grid)
+        if note:
+            layout.addWidget(label(note, "warn"))
+        layout.addSpacing(4)
+
+    def _buttons(self, summary: ExportSummary) -> QHBoxLayout:
+        row = QHBoxLayout()
+        self.open_folder = QPushButton("Open folder")
+        self.open_folder.clicked.connect(lambda: self._open(summary.folder))
+        row.addWidget(self.open_folder)
+        report = summary.folder / "report.html"
+        self.open_report = QPushButton("Open report")
+        self.open_report.setEnabled(any(item.name == report.name for item in summary.artifacts))
+        self.open_report.clicked.connect(lambda: self._open(report))
+        row.addWidget(self.open_report)
+        row.addStretch(1)
+        close = QPushButton("Close")
+        close.setProperty("role", "primary")
+        close.setDefault(True)
+        close.clicked.connect(self.accept)
+        row.addWidget(close)
+        return row
+
+    def _open(self, path: Path) -> None:
+        self._open_url(QUrl.fromLocalFile(str(path)))

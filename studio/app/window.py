@@ -1,0 +1,397 @@
+"""The main window: first screen or workspace, status bar, and what each command does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PySide6.QtCore import Qt, QTimer, QUrl, Signal
+from PySide6.QtGui import (
+    QCloseEvent,
+    QDesktopServices,
+    QDragEnterEvent,
+    QDragLeaveEvent,
+    QDropEvent,
+    QGuiApplication,
+)
+from PySide6.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QMainWindow,
+    QMessageBox,
+    QStackedWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+from studio.app import crash, tasks
+from studio.app.actions import Actions
+from studio.app.dialogs import messages
+from studio.app.look import window_style
+from studio.app.session import Session
+from studio.app.settings import ViewSettings
+from studio.app.start_page import StartPage
+from studio.app.status_bar import StatusBar
+from studio.app.theme import DARK, LIGHT, apply_theme, current_theme, notifier
+from studio.errors import ConsentRequiredError, StudioError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from studio.app.workspace import Workspace
+
+TITLE = "Quantization Studio"
+OPEN_FILTER = "Models and projects (*.onnx *.py *.qstudio);;All files (*)"
+OPENABLE = (".onnx", ".py", ".qstudio")
+
+
+class MainWindow(QMainWindow):
+    """One document, one job. The workspace is built when the first model is opened."""
+
+    unforeseen = Signal(str)
+
+    def __init__(self, settings: ViewSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.session = Session(self)
+        self._close_when_idle = False
+        self._after_data = ""
+        self._request: tasks.OpenRequest | None = None
+        self.workspace: Workspace | None = None
+        self.actions_table = Actions(self.session, self._handlers(), self)
+        self.addActions(self.actions_table.all())
+        self.start_page = StartPage(settings)
+        self.start_page.open_requested.connect(self.choose_file)
+        self.start_page.example_requested.connect(self.open_example)
+        self.start_page.path_chosen.connect(self.open_path)
+        self.status = StatusBar(self.session)
+        self.pages = QStackedWidget()
+        self.pages.addWidget(self.start_page)
+        body = QWidget()
+        layout = QVBoxLayout(body)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.pages, 1)
+        layout.addWidget(self.status)
+        self.setCentralWidget(body)
+        self.setAcceptDrops(True)
+        self.setMinimumSize(900, 600)
+        self.resize(1440, 900)
+        geometry = settings.state("geometry")
+        if geometry is not None:
+            self.restoreGeometry(geometry)
+        notifier.theme_changed.connect(self._style)
+        self._style()
+        self.session.opened.connect(self._opened)
+        self.session.document_changed.connect(self._show_title)
+        self.session.job_changed.connect(self._job_changed)
+        self.session.undo_stack.cleanChanged.connect(lambda _clean: self._show_title())
+        self.session.failed.connect(self._failed)
+        self.session.step_done.connect(self._step_done)
+        self.unforeseen.connect(self._show_unforeseen, Qt.ConnectionType.QueuedConnection)
+        self._show_title()
+
+    def _handlers(self):  # type: ignore[no-untyped-def]
+        session = self.session
+        return {
+            "open": self.choose_file,
+            "example": self.open_example,
+            "save": self.save,
+            "save_as": self.save_as,
+            "close": self.close_model,
+            "quit": self.close,
+            "undo": session.undo_stack.undo,
+            "redo": session.undo_stack.redo,
+            "reset": lambda: self._workspace().layers.reset(),
+            "find": self._find,
+            "filter": self._filter,
+            "data": self.choose_data,
+            "calibrate": self.calibrate,
+            "evaluate": session.evaluate,
+            "export": self.export,
+            "cancel": session.cancel,
+            "graph": lambda: self._workspace().center.show_page("graph"),
+            "netron": lambda: self._workspace().center.show_page("netron"),
+            "layers": self._show_layers,
+            "tensors": lambda: self._workspace().bottom.show_page("tensors"),
+            "preparation": lambda: self._workspace().bottom.show_page("preparation"),
+            "problems": lambda: self._workspace().bottom.show_page("problems"),
+            "log": lambda: self._workspace().bottom.show_page("log"),
+            "fit": lambda: self._workspace().graph.view.fit(),
+            "color_none": lambda: self._workspace().graph.set_color("none"),
+            "color_bits": lambda: self._workspace().graph.set_color("bits"),
+            "color_sqnr": lambda: self._workspace().graph.set_color("sqnr"),
+            "theme": self.toggle_theme,
+            "palette": self.show_palette,
+            "log_file": self.show_log_folder,
+            "about": lambda: messages.about(self).open(),
+        }
+
+    # -- what is shown -------------------------------------------------------------------------
+
+    def _workspace(self) -> Workspace:
+        if self.workspace is None:
+            from studio.app.workspace import Workspace
+
+            self.workspace = Workspace(self.session, self.actions_table, self.settings)
+            self.pages.addWidget(self.workspace)
+        return self.workspace
+
+    def _opened(self) -> None:
+        if self.session.document is None:
+            self.start_page.refresh()
+            self.pages.setCurrentWidget(self.start_page)
+        else:
+            self.pages.setCurrentWidget(self._workspace())
+            self._workspace().graph.view.setFocus()
+
+    def _show_title(self) -> None:
+        document = self.session.document
+        if document is None:
+            self.setWindowTitle(TITLE)
+            return
+        name = document.path.name if document.path is not None else document.name
+        mark = " •" if self.session.modified else ""
+        self.setWindowTitle(f"{name}{mark} — {TITLE}")
+        self._workspace().top_bar.title.setText(f"{name}{mark}")
+
+    def _style(self, *_: object) -> None:
+        self.setStyleSheet(window_style(current_theme()))
+
+    def toggle_theme(self) -> None:
+        """Light instead of dark or the other way; remembered."""
+        theme = LIGHT if current_theme().dark else DARK
+        app = QApplication.instance()
+        assert isinstance(app, QApplication)
+        apply_theme(app, theme)
+        self.settings.theme = theme.name
+
+    def show_palette(self) -> None:
+        from studio.app.command_palette import CommandPalette
+
+        palette = CommandPalette(self.actions_table, self)
+        palette.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        palette.open()
+
+    def show_log_folder(self) -> None:
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(crash.log_folder())))
+
+    def _find(self) -> None:
+        self._workspace().center.show_page("graph")
+        self._workspace().graph.focus_search()
+
+    def _filter(self) -> None:
+        self._workspace().bottom.show_page("layers")
+        self._workspace().layers.search.setFocus()
+
+    def _show_layers(self) -> None:
+        self._workspace().bottom.show_page("layers")
+        self._workspace().layers.table.setFocus()
+
+    # -- open and save -------------------------------------------------------------------------
+
+    def choose_file(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Open", self.settings.folder("open"), OPEN_FILTER
+        )
+        if name:
+            self.open_path(Path(name))
+
+    def open_path(self, path: Path) -> None:
+        """Open a model or project; PyTorch code asks for consent first. Also `file.py:factory`."""
+        factory = None
+        if not path.exists() and ".py:" in path.name:
+            name, _, factory = path.name.rpartition(":")
+            path = path.with_name(name)
+        request = tasks.OpenRequest(path.absolute(), factory=factory)
+        if self.session.busy or not self._may_replace():
+            return
+        if request.is_python:
+            self._ask_consent(request)
+        else:
+            self._open(request)
+
+    def _open(self, request: tasks.OpenRequest) -> None:
+        self._request = request
+        self.settings.set_folder("open", request.path.parent)
+        self.session.open(request)
+
+    def _ask_consent(self, request: tasks.OpenRequest) -> None:
+        from studio.app.dialogs.consent import ConsentDialog
+
+        dialog = ConsentDialog(request, self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.accepted.connect(lambda: self._open(dialog.request or request))
+        dialog.open()
+
+    def open_example(self) -> None:
+        """Open the bundled example."""
+        if not self.session.busy and self._may_replace():
+            self._request = None
+            step = "Opening the example"
+            self.session.start(step, tasks.open_example(), self.session.show)
+
+    def _may_replace(self) -> bool:
+        """Ask about unsaved changes; False if the user would rather stay."""
+        if not self.session.modified:
+            return True
+        assert self.session.document is not None
+        answer = messages.ask_unsaved(self, self.session.document.name)
+        if answer == QMessageBox.StandardButton.Save:
+            self.save()
+            return False
+        return answer == QMessageBox.StandardButton.Discard
+
+    def save(self) -> None:
+        document = self.session.document
+        if document is not None and document.path is not None:
+            self.session.save(document.path)
+        else:
+            self.save_as()
+
+    def save_as(self) -> None:
+        document = self.session.document
+        if document is None:
+            return
+        proposal = str(Path(self.settings.folder("save")) / f"{document.name}.qstudio")
+        name, _ = QFileDialog.getSaveFileName(self, "Save project", proposal, "Project (*.qstudio)")
+        if name:
+            path = Path(name)
+            path = path if path.suffix == ".qstudio" else path.with_name(f"{path.name}.qstudio")
+            self.settings.set_folder("save", path.parent)
+            self.session.save(path)
+
+    def close_model(self) -> None:
+        """Back to the first screen."""
+        if self._may_replace():
+            self.session.close_document()
+
+    # -- steps ---------------------------------------------------------------------------------
+
+    def choose_data(self) -> None:
+        from studio.app.dialogs.data import DataDialog
+
+        dialog = DataDialog(self.session, self.settings, self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+
+        def chosen() -> None:
+            settings = dialog.settings
+            assert settings is not None
+            self.session.edit(f"Use {settings.name}", lambda doc: doc.with_data(settings))
+            if self._after_data:
+                QTimer.singleShot(0, self.session.calibrate)
+
+        def finished(result: int) -> None:
+            self._after_data = ""
+
+        dialog.accepted.connect(chosen)
+        dialog.finished.connect(finished)
+        dialog.open()
+
+    def calibrate(self) -> None:
+        """Calibrate; without data, ask for it first."""
+        document = self.session.document
+        if document is not None and document.data is None:
+            self._after_data = "calibrate"
+            self.choose_data()
+        else:
+            self.session.calibrate()
+
+    def export(self) -> None:
+        name = QFileDialog.getExistingDirectory(
+            self, "Export to folder", self.settings.folder("export")
+        )
+        if name:
+            self.settings.set_folder("export", Path(name))
+            self.session.export(Path(name))
+
+    def _step_done(self, step: str) -> None:
+        document = self.session.document
+        if document is None:
+            return
+        if step == "Exporting" and document.export is not None:
+            from studio.app.dialogs.export_summary import ExportSummaryDialog
+
+            dialog = ExportSummaryDialog(document.export, document.evaluation, self)
+            dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            dialog.open()
+        elif step == "Saving" and document.path is not None:
+            self.settings.add_recent(document.path)
+        elif step.startswith("Opening") and self._request is not None:
+            self.settings.add_recent(self._request.path)
+
+    def _failed(self, step: str, error: StudioError) -> None:
+        request = self._request
+        if isinstance(error, ConsentRequiredError) and request is not None and not request.trust:
+            self._ask_consent(request)
+            return
+        box = messages.error_dialog(self, step, error, self._show_log)
+        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        box.open()
+
+    def _show_log(self) -> None:
+        if self.session.document is not None:
+            self._workspace().bottom.show_page("log")
+        else:
+            self.show_log_folder()
+
+    def _show_unforeseen(self, words: str) -> None:
+        error = StudioError(
+            f"Something unforeseen happened.\n{words}",
+            "The log has the details. Save your project under another name and start again.",
+        )
+        messages.error_dialog(self, "Quantization Studio", error, self._show_log).open()
+
+    # -- drag and drop -------------------------------------------------------------------------
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        if self._dropped(event) is not None and not self.session.busy:
+            event.acceptProposedAction()
+            self.start_page.drop.set_active(True)
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
+        self.start_page.drop.set_active(False)
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        self.start_page.drop.set_active(False)
+        path = self._dropped(event)
+        if path is not None:
+            event.acceptProposedAction()
+            QTimer.singleShot(0, self, lambda: self.open_path(path))
+
+    def _dropped(self, event: QDropEvent) -> Path | None:
+        urls = event.mimeData().urls()
+        path = Path(urls[0].toLocalFile()) if urls and urls[0].isLocalFile() else None
+        return path if path is not None and path.suffix.lower() in OPENABLE else None
+
+    # -- closing -------------------------------------------------------------------------------
+
+    def _job_changed(self) -> None:
+        self._show_title()
+        if self._close_when_idle and not self.session.busy:
+            QTimer.singleShot(0, self, self.close)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Cancel a running job if the user agrees, wait for it, then close."""
+        if self.session.busy:
+            if self._close_when_idle or messages.ask_stop(self, self.session.job_step):
+                self._close_when_idle = True
+                self.session.cancel()
+            event.ignore()
+            return
+        if not self._close_when_idle and not self._may_replace():
+            event.ignore()
+            return
+        self.settings.set_state("geometry", self.saveGeometry())
+        if self.workspace is not None:
+            self.workspace.save_state()
+            self.workspace.netron.close_browser()
+        self.settings.sync()
+        self.session.wait(10.0)
+        event.accept()
+
+
+def preferred_theme(name: str):  # type: ignore[no-untyped-def]
+    """The remembered theme, else the desktop's, else dark."""
+    if name:
+        return LIGHT if name == "light" else DARK
+    light = QGuiApplication.styleHints().colorScheme() is Qt.ColorScheme.Light
+    return LIGHT if light else DARK

@@ -1,0 +1,149 @@
+"""The window's content while a model is open."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
+
+from studio.app import reports
+from studio.app.actions import Actions
+from studio.app.graph_panel import GraphPanel
+from studio.app.inspector.panel import InspectorPanel
+from studio.app.layers.panel import LayersPanel
+from studio.app.log_panel import LogPanel
+from studio.app.netron_tab import NetronTab
+from studio.app.ranges_panel import RangesPanel
+from studio.app.session import Session
+from studio.app.settings import ViewSettings
+from studio.app.tab_area import TabArea
+from studio.app.text_table import TextTable
+from studio.app.top_bar import TopBar
+from studio.app.workflow import WorkflowPanel
+
+WORKFLOW_WIDTH, INSPECTOR_WIDTH = 212, 330
+
+
+class Workspace(QWidget):
+    """Workflow, graph and plots, tables, inspector; sizes are remembered in the settings."""
+
+    def __init__(
+        self,
+        session: Session,
+        actions: Actions,
+        settings: ViewSettings,
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._session = session
+        self._settings = settings
+        self._stale: set[str] = set()
+        self.top_bar = TopBar(session, actions)
+        self.workflow = WorkflowPanel(session, actions)
+        self.graph = GraphPanel(session, actions)
+        self.ranges = RangesPanel(session)
+        self.netron = NetronTab(session)
+        self.layers = LayersPanel(session)
+        self.tensors = TextTable(
+            "Tensors",
+            reports.TENSOR_TITLES,
+            (210, 80, 180, 170, 120, 80),
+            "No tensors.",
+        )
+        self.preparation = TextTable(
+            "Changes", reports.CHANGE_TITLES, (150, 260), "The model was used as it is."
+        )
+        self.problems = TextTable("Problems", reports.PROBLEM_TITLES, (110,), "No problems.")
+        self.log = LogPanel(actions)
+        self.inspector = InspectorPanel(session)
+        self._build()
+        for table in (self.tensors, self.preparation):
+            table.layer_chosen.connect(lambda name: session.select((name,)))
+        session.document_changed.connect(self.refresh)
+        session.warned.connect(lambda _message: self._show_problems())
+        self.refresh()
+
+    def _build(self) -> None:
+        self.middle = QSplitter(Qt.Orientation.Horizontal)
+        self.middle.setChildrenCollapsible(False)
+        self.middle.addWidget(self.graph)
+        self.middle.addWidget(self.ranges)
+        self.middle.setSizes([440, 560])
+        self.center = TabArea("Views of the model")
+        self.center.add("graph", "Graph", self.middle, self.graph.bar)
+        self.center.add("netron", "Netron", self.netron)
+        self.bottom = TabArea("Tables")
+        self.bottom.add("layers", "Layers", self.layers, self.layers.bar)
+        self.bottom.add("tensors", "Tensors", self.tensors, self.tensors.bar)
+        self.bottom.add("preparation", "Preparation", self.preparation, self.preparation.bar)
+        self.bottom.add("problems", "Problems", self.problems, self.problems.bar)
+        self.bottom.add("log", "Log", self.log, self.log.bar)
+        self.bottom.shown.connect(lambda _name: self._refresh_tables())
+        self.vertical = QSplitter(Qt.Orientation.Vertical)
+        self.vertical.setChildrenCollapsible(False)
+        self.vertical.addWidget(self.center)
+        self.vertical.addWidget(self.bottom)
+        self.vertical.setSizes([620, 260])
+        self.vertical.setStretchFactor(0, 1)
+        self.horizontal = QSplitter(Qt.Orientation.Horizontal)
+        for panel in (self.workflow, self.vertical, self.inspector):
+            self.horizontal.addWidget(panel)
+        self.horizontal.setSizes([WORKFLOW_WIDTH, 1058, INSPECTOR_WIDTH])
+        self.horizontal.setStretchFactor(1, 1)
+        self.horizontal.setCollapsible(1, False)
+        self.workflow.setMinimumWidth(150)
+        self.inspector.setMinimumWidth(260)
+        for name, splitter in self._splitters():
+            state = self._settings.state(name)
+            if state is not None:
+                splitter.restoreState(state)
+        row = QHBoxLayout()
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.horizontal)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
+        layout.addWidget(self.top_bar)
+        layout.addLayout(row, 1)
+
+    def _splitters(self) -> tuple[tuple[str, QSplitter], ...]:
+        return (
+            ("horizontal", self.horizontal),
+            ("vertical", self.vertical),
+            ("middle", self.middle),
+            ("ranges", self.ranges.split),
+        )
+
+    def save_state(self) -> None:
+        """Remember the sizes."""
+        for name, splitter in self._splitters():
+            self._settings.set_state(name, splitter.saveState())
+
+    def refresh(self) -> None:
+        """Numbers in the tabs now, long tables when they are looked at."""
+        document = self._session.document
+        self._stale = {"tensors", "preparation"}
+        if document is None:
+            return
+        self.bottom.set_title("layers", f"Layers {len(document.plan.layers)}")
+        self.bottom.set_title("tensors", f"Tensors {len(document.plan.tensors)}")
+        self.bottom.set_title("preparation", f"Preparation {len(document.graph.changes)}")
+        self._show_problems()
+        self._refresh_tables()
+
+    def _show_problems(self) -> None:
+        document = self._session.document
+        if document is not None:
+            rows = reports.problem_rows(document, self._session.job_warnings)
+            self.problems.set_rows(rows)
+            self.bottom.set_title("problems", f"Problems {len(rows)}")
+
+    def _refresh_tables(self) -> None:
+        document = self._session.document
+        page = self.bottom.current
+        if document is None or page not in self._stale:
+            return
+        self._stale.discard(page)
+        if page == "tensors":
+            self.tensors.set_rows(reports.tensor_rows(document))
+        else:
+            self.preparation.set_rows(reports.change_rows(document))

@@ -1,0 +1,121 @@
+"""The top of the report: what was exported, and the verdict in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from studio.export.report.content import ReportContent
+from studio.export.report.markup import Markup, join, tag
+from studio.export.report.text import decibels, integer, percent, plural, points, share, size
+
+RANDOM = "Random data: these figures say nothing about real accuracy."
+
+
+def head(content: ReportContent) -> Markup:
+    """Title, banner, verdict and the figures a reader looks for first."""
+    created = f"{content.created.day} {content.created:%B %Y, %H:%M}"
+    line = f"for {content.plan.target} · {created} · Quantization Studio {content.version}"
+    return tag(
+        "header",
+        tag("p", "Quantization report", class_="kicker"),
+        tag("h1", content.graph.source.name),
+        tag("p", line, class_="byline"),
+        _banner(content),
+        tag("p", verdict(content), class_=f"verdict {_mood(content)}"),
+        tag("div", *_cards(content), class_="cards"),
+    )
+
+
+def verdict(content: ReportContent) -> str:
+    """One sentence: accuracy, size, verification."""
+    return "; ".join((_accuracy(content), _size(content), _verification(content))) + "."
+
+
+def random_badge(synthetic: bool) -> Markup:
+    """A red line for every part whose figures come from random data."""
+    return tag("p", RANDOM, class_="random") if synthetic else Markup("")
+
+
+def _mood(content: ReportContent) -> str:
+    if content.verification is not None and not content.verification.passed:
+        return "bad"
+    unknown = content.verification is None or content.evaluation is None
+    return "warn" if unknown or content.any_synthetic else "good"
+
+
+def _banner(content: ReportContent) -> Markup:
+    if not content.any_synthetic:
+        return Markup("")
+    used = []
+    if content.synthetic:
+        used.append("calibrated")
+    if content.evaluation is not None and content.evaluation.synthetic:
+        used.append("evaluated")
+    text = f"This model was {' and '.join(used)} on random data. "
+    advice = (
+        "Ranges and accuracy are not those of real use: "
+        "repeat this with real samples before deploying."
+    )
+    return tag("p", tag("strong", text), advice, class_="banner", role="alert")
+
+
+def _accuracy(content: ReportContent) -> str:
+    evaluation = content.evaluation
+    if evaluation is None:
+        return "Accuracy was not evaluated"
+    samples = f"{integer(evaluation.samples)} {'random ' if evaluation.synthetic else ''}samples"
+    before, after = evaluation.float_accuracy, evaluation.accuracy
+    if before is not None and after is not None:
+        return (
+            f"Top-1 {percent(after.top1)} simulated against {percent(before.top1)} float "
+            f"({points(after.top1 - before.top1)} points, {samples})"
+        )
+    return f"Output SQNR {decibels(evaluation.output.sqnr_db)} against float ({samples})"
+
+
+def _size(content: ReportContent) -> str:
+    sizes = f"{size(content.float_bytes)} to {size(content.quantized_bytes)}"
+    return f"{content.compression:.1f} times smaller ({sizes})"
+
+
+def _verification(content: ReportContent) -> str:
+    verification = content.verification
+    if verification is None:
+        return "not verified in onnxruntime"
+    if verification.passed:
+        return "verification passed: every layer in onnxruntime within one step of the simulation"
+    return (
+        "verification failed: layers in onnxruntime differ from the simulation by up to "
+        f"{integer(verification.largest)} steps"
+    )
+
+
+def _cards(content: ReportContent) -> Iterator[Markup]:
+    evaluation = content.evaluation
+    if evaluation is not None:
+        before, after = evaluation.float_accuracy, evaluation.accuracy
+        if before is not None and after is not None:
+            change = points(after.top1 - before.top1)
+            detail = f"float {percent(before.top1)}, {change}"
+            yield _card("Top-1 simulated", percent(after.top1), detail)
+        if evaluation.agreement is not None:
+            yield _card("Agreement", percent(evaluation.agreement), "same top-1 class as float")
+        cosine = f"cosine {evaluation.output.cosine:.5f}"
+        yield _card("Output SQNR", decibels(evaluation.output.sqnr_db), cosine)
+    ratio = f"float {size(content.float_bytes)}, {content.compression:.1f} times smaller"
+    yield _card("Size", size(content.quantized_bytes), ratio)
+    total = len(content.plan.layers)
+    yield _card("Layers quantized", integer(content.quantized_layers), f"of {integer(total)}")
+    verification = content.verification
+    if verification is None:
+        yield _card("Verification", "not run", "not compared with onnxruntime", "warn")
+    else:
+        result, mood = ("passed", "good") if verification.passed else ("failed", "bad")
+        steps = plural(verification.largest, "step")
+        detail = f"at most {steps} apart, identical ≥ {share(verification.identical)}"
+        yield _card("Verification", result, detail, mood)
+
+
+def _card(title: str, value: str, detail: str, mood: str = "") -> Markup:
+    parts = [tag("span", title), tag("b", value), tag("small", detail)]
+    return tag("div", join(parts), class_=f"card {mood}".strip())

@@ -1,0 +1,125 @@
+"""SQNR of the layers' outputs as bars, in graph order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import NamedTuple
+
+from studio.export.report import bar_chart as chart
+from studio.export.report.content import ReportContent
+from studio.export.report.markup import Markup, escape, join, tag
+from studio.export.report.scales import SQNR_STEPS, Scale, round_step, sqnr_class
+from studio.export.report.text import decibels
+
+_LABELLED = 5
+
+
+class SqnrBar(NamedTuple):
+    first: int
+    last: int
+    layer: str
+    sqnr: float
+
+
+def sqnr_chart(content: ReportContent) -> Markup:
+    """SQNR of every evaluated layer in graph order, the worst named below; empty without any."""
+    layers = [
+        SqnrBar(content.numbers[layer.name], content.numbers[layer.name], layer.name, sqnr)
+        for layer in content.plan.layers
+        if not math.isnan(sqnr := content.sqnr.get(layer.name, math.nan))
+    ]
+    if not layers:
+        return Markup("")
+    bars = [
+        min(group, key=lambda bar: bar.sqnr)._replace(first=group[0].first, last=group[-1].last)
+        for group in chart.groups(layers)
+    ]
+    finite = [bar.sqnr for bar in bars if math.isfinite(bar.sqnr)] or [0.0]
+    low, high = min(0.0, *finite), max(10.0, *finite)
+    step = max(10.0, round_step(high - low, 6))
+    scale = Scale(
+        math.floor(low / step) * step, math.ceil(high / step) * step, chart.TOP, chart.BOTTOM
+    )
+    pitch = (chart.WIDTH - chart.LEFT - chart.RIGHT) / len(bars)
+    width = min(22.0, max(1.0, pitch * 0.72))
+    drawn = []
+    for index, bar in enumerate(bars):
+        x = chart.LEFT + (index + 0.5) * pitch - width / 2
+        ends = sorted((scale(bar.sqnr), scale(0.0)))
+        css = "exact" if bar.sqnr == math.inf else sqnr_class(bar.sqnr)
+        # A bar of no height would be invisible just where something is wrong.
+        height = max(ends[1] - ends[0], 2.0)
+        drawn.append(
+            _bar(css, x, ends[0], width, height, f"{chart.name(bar)}: {decibels(bar.sqnr)}")
+        )
+    altered = (bar for bar in bars if bar.sqnr < math.inf)
+    worst = sorted(altered, key=lambda bar: bar.sqnr)[:_LABELLED]
+    labels = _labels(
+        (
+            chart.LEFT + (bars.index(bar) + 0.5) * pitch,
+            scale(max(bar.sqnr, 0.0)),
+            decibels(bar.sqnr, unit=False),
+        )
+        for bar in sorted(worst)
+    )
+    figure = chart.figure(
+        chart.grid(scale, "dB"), join(drawn), chart.numbers_axis(bars, pitch), labels,
+        label="Output SQNR of every layer in graph order",
+    )  # fmt: skip
+    names = (
+        tag(
+            "li",
+            tag("b", decibels(bar.sqnr)),
+            " ",
+            tag("code", bar.layer),
+            tag("small", _where(bar)),
+        )
+        for bar in worst
+    )
+    return join([
+        figure,
+        _sqnr_legend(any(bar.sqnr == math.inf for bar in bars)),
+        tag("h3", "Lowest"),
+        tag("ol", *names, class_="worst"),
+        chart.merged_note(len(layers), len(bars), "the lowest of them"),
+    ])  # fmt: skip
+
+
+def _where(bar: SqnrBar) -> str:
+    if bar.first == bar.last:
+        return f" layer {bar.first}"
+    return f" lowest of the layers {bar.first} to {bar.last}"
+
+
+def _bar(css: str, x: float, y: float, width: float, height: float, title: str) -> Markup:
+    return Markup(
+        f'<rect class="{css}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}">'
+        f"<title>{escape(title)}</title></rect>"
+    )
+
+
+def _labels(points: Iterable[tuple[float, float, str]]) -> Markup:
+    """Values above bars; where two would overlap the later one moves up and gets a line."""
+    placed: list[tuple[float, float]] = []
+    parts = []
+    for x, top, text in points:
+        y = top - 5
+        while any(abs(x - other_x) < 30 and abs(y - other_y) < 13 for other_x, other_y in placed):
+            y -= 13
+        placed.append((x, y))
+        if y < top - 5:
+            parts.append(
+                f'<line class="lead" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 2:.1f}" y2="{top:.1f}"/>'
+            )
+        parts.append(f'<text class="value" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>')
+    return Markup("".join(parts))
+
+
+def _sqnr_legend(exact: bool) -> Markup:
+    names = [f"< {SQNR_STEPS[0]}"]
+    names += [f"{low}–{high}" for low, high in pairwise(SQNR_STEPS)]
+    names.append(f"≥ {SQNR_STEPS[-1]} dB")
+    items = [(f"q{index}", name) for index, name in enumerate(names)]
+    return chart.legend([*items, ("exact", "exact")] if exact else items)
