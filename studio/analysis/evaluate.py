@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeGuard
 
 import numpy as np
 
@@ -63,6 +64,11 @@ def class_scores(output: np.ndarray) -> np.ndarray | None:
     return output.reshape(output.shape[:2])
 
 
+def labels_fit(labels: np.ndarray | None, scores: np.ndarray) -> TypeGuard[np.ndarray]:
+    """True if there are labels and each is one of the model's classes."""
+    return labels is not None and bool((labels >= 0).all() and (labels < scores.shape[1]).all())
+
+
 def simulated_session(
     graph: ModelGraph, plan: Plan, encodings: Mapping[str, Encoding], layers: bool = False
 ) -> Session:
@@ -110,7 +116,7 @@ def evaluate(
         scores, other = class_scores(expected), class_scores(actual)
         if scores is not None and other is not None:
             agreement.add(scores, other)
-            if batch.labels is not None:
+            if labels_fit(batch.labels, scores):
                 float_meter.add(scores, batch.labels)
                 meter.add(other, batch.labels)
         done += len(batch.indices)

@@ -35,8 +35,8 @@ class Session(QObject):
 
     document_changed: the document was replaced (edit, step, open, close). opened: another model is
     shown from now on. job_changed: a job began or ended. progress: the newest `Progress` of the
-    tick. ranges: the newest `TensorRanges`. step_done: title of a step that succeeded. failed: title
-    and `StudioError`. selection_changed: names of the selected layers, the current one last.
+    tick. ranges: the newest `TensorRanges`. step_done: title of a step that succeeded. failed: its
+    title and `StudioError`. selection_changed: names of the selected layers, the current one last.
     """
 
     document_changed = Signal()

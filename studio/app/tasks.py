@@ -54,9 +54,7 @@ def open_model(request: OpenRequest) -> Work:
 
         cancel.check()
         if request.is_project:
-            return load_project(
-                request.path, trust=request.trust, emit=emit, cancel=cancel
-            )
+            return load_project(request.path, trust=request.trust, emit=emit, cancel=cancel)
         document = steps.open_document(
             request.path,
             factory=request.factory,

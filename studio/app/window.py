@@ -386,6 +386,7 @@ class MainWindow(QMainWindow):
             self.workspace.netron.close_browser()
         self.settings.sync()
         self.session.wait(10.0)
+        self.session.undo_stack.blockSignals(True)  # it tells of its own end, too late
         event.accept()
 
 

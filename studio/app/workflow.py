@@ -79,7 +79,7 @@ def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
     layers = text.plural(len(document.plan.layers), "layer")
     data_detail = "Choose calibration data"
     if data is not None:
-        data_detail = f"{data.name} · {data.calibration_size} to calibrate"
+        data_detail = f"{data.name} · calibrate on {data.calibration_size}"
     config = document.config.target + (f" · {changed} changed" if changed else " · defaults")
     calibrate = "Find the ranges"
     if calibration is not None:

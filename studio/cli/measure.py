@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from studio.analysis.evaluate import AccuracyMeter, AgreementMeter, class_scores, simulated_session
+from studio.analysis.evaluate import AccuracyMeter, AgreementMeter, class_scores, labels_fit, simulated_session
 from studio.analysis.quality import DistanceMeter
 from studio.cli.output import ProgressLine
 from studio.data.dataset import Dataset
@@ -117,7 +117,7 @@ def _measure(
             if scores is None or reference is None:
                 continue
             agreement[name].add(reference, scores)
-            if batch.labels is not None:
+            if labels_fit(batch.labels, scores):
                 accuracy[name].add(scores, batch.labels)
         done += len(batch)
         emit(Progress("Evaluating", done, len(dataset)))

@@ -113,13 +113,16 @@ def print_evaluation(evaluation: Evaluation) -> None:
     print(f"\nEvaluated on {evaluation.samples} samples of {evaluation.data}")
     if evaluation.synthetic:
         print("RANDOM DATA: these figures say nothing about the model's accuracy.")
-    print_table(
-        ("", "top-1", "top-5"),
-        [
-            ("float", *accuracy(evaluation.float_accuracy)),
-            ("quantized (simulated)", *accuracy(evaluation.accuracy)),
-        ],
-    )
+    if evaluation.accuracy is None:
+        print("no accuracy: the data have no labels for the model's classes")
+    else:
+        print_table(
+            ("", "top-1", "top-5"),
+            [
+                ("float", *accuracy(evaluation.float_accuracy)),
+                ("quantized (simulated)", *accuracy(evaluation.accuracy)),
+            ],
+        )
     agreement = "" if evaluation.agreement is None else f", top-1 agreement {evaluation.agreement:.1f} %"
     output = evaluation.output
     print(f"output: SQNR {decibels(output.sqnr_db)}, cosine {output.cosine:.5f}{agreement}")

@@ -88,7 +88,7 @@ def export_bundle(
             plan,
             encodings,
             staging / "model.onnx",
-            (batch.inputs for batch in subset.batches(min(batch_size, 8), cancel=cancel)),
+            (batch.inputs for batch in subset.batches(batch_size, cancel=cancel)),
             len(subset),
             emit=emit,
             cancel=cancel,

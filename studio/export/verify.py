@@ -21,6 +21,7 @@ from studio.export.summary import EndToEnd, LayerCheck, Verification
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress
 from studio.quant.encoding import Encoding
+from studio.runtime.budget import samples
 from studio.runtime.executor import Executor
 from studio.runtime.session import Optimizations, Session
 from studio.sim.plan import Layer, Plan
@@ -28,7 +29,10 @@ from studio.sim.qdq import quantized_name
 from studio.sim.simulator import simulating_executor
 
 LAYER_SAMPLES = 4
-"""Samples the layers are compared on."""
+"""Samples the layers are compared on (or one batch, where that is more)."""
+
+LAYERS_AT_ONCE = 64
+"""Layers whose inputs and outputs are read together, which bounds the memory."""
 
 _INTEGER_OPS = frozenset(
     ["ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm"]
@@ -62,20 +66,23 @@ def verify(
     output = graph.outputs[0].name or ""
     plain_meter, optimized_meter = _Meter(), _Meter()
     counts = {layer.name: _Counts() for layer in layers}
-    done = checked = 0
+    done = 0
     for batch in batches:
         cancel.check()
         with torch.inference_mode():
             expected = executor.run(batch, [output])[output].numpy()
         plain_meter.add(expected, plain.run(batch, [output])[output])
         optimized_meter.add(expected, optimized.run(batch, [output])[output])
-        if checked < LAYER_SAMPLES:
-            part = {name: array[: LAYER_SAMPLES - checked] for name, array in batch.items()}
-            checked += len(next(iter(part.values())))
-            for layer in layers:
+        if done < LAYER_SAMPLES:
+            for start in range(0, len(layers), LAYERS_AT_ONCE):
                 cancel.check()
-                counts[layer.name].add(*_integers(graph, plan, encodings, executor, plain, layer, part))
-        done += len(expected)
+                some = layers[start : start + LAYERS_AT_ONCE]
+                values = {**batch, **plain.run(batch, _readable(graph, plan, some))}
+                for layer in some:
+                    expected_integers = _simulated(graph, plan, encodings, executor, values, layer)
+                    actual = values[quantized_name(layer.output)]
+                    counts[layer.name].add(actual, expected_integers)
+        done += samples(batch)
         emit(Progress("Verifying", done, total, f"{len(layers)} layers in onnxruntime"))
     return Verification(
         samples=done,
@@ -95,31 +102,24 @@ def _readable(graph: ModelGraph, plan: Plan, layers: list[Layer]) -> list[str]:
     return [name for name in dict.fromkeys(names) if name not in inputs]
 
 
-def _integers(
+def _simulated(
     graph: ModelGraph,
     plan: Plan,
     encodings: Mapping[str, Encoding],
     executor: Executor,
-    session: Session,
+    values: Mapping[str, np.ndarray],
     layer: Layer,
-    batch: Mapping[str, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
-    """The layer's output integers: onnxruntime's, and the simulation's from the same inputs."""
-    names = {name: simulated_name(graph, plan, name) for name in layer.inputs}
-    fed = set(session.inputs)
-    wanted = [name for name in names.values() if name not in fed]
-    values = session.run(batch, [quantized_name(layer.output), *wanted])
-    actual = values[quantized_name(layer.output)]
+) -> np.ndarray:
+    """The layer's output integers as simulated from the inputs that onnxruntime's layer got."""
     encoding = encodings[layer.output]
     if not layer.nodes:
-        return actual, encoding.quantize(batch[layer.output])
+        return encoding.quantize(values[layer.output])
     inputs = {
-        name: torch.from_numpy(batch[source] if source in fed else values[source])
-        for name, source in names.items()
+        name: torch.from_numpy(values[simulated_name(graph, plan, name)]) for name in layer.inputs
     }
     with torch.inference_mode():
         result = executor.run_nodes(layer.nodes, inputs, [layer.output])[layer.output]
-    return actual, encoding.quantize(result.numpy())
+    return encoding.quantize(result.numpy())
 
 
 class _Counts:

@@ -34,7 +34,7 @@ def load_onnx(path: str | Path) -> ModelGraph:
     """Read an .onnx file (opset 7 or later, external data too) without running or copying anything.
 
     Returns the graph as in the file, with functions inlined and the opset at least 13 (17 where
-    possible). Weights are mapped, not read. Raises ModelError naming the file and the remedy.
+    possible). Weights are mapped, not copied. Raises ModelError naming the file and the remedy.
     """
     path = Path(path)
     proto = _parse(path)

@@ -130,13 +130,14 @@ def _factory(namespace: ModuleType, source: ModelSource) -> Callable[[], Any]:
     if callable(factory):
         return factory
     own = sorted(
-        name
+        (inspect.isclass(value), name)
         for name, value in vars(namespace).items()
         if getattr(value, "__module__", None) == namespace.__name__
         and (inspect.isfunction(value) or inspect.isclass(value))
         and not name.startswith("_")
     )
-    hint = f"It defines {', '.join(own[:8])}." if own else "It defines no function or class."
+    names = ", ".join(name for _, name in own[:8])  # functions first
+    hint = f"It defines {names}." if own else "It defines no function or class."
     raise ModelError(f"{source.path.name} has no callable {source.factory!r}.", hint)
 
 
@@ -187,7 +188,10 @@ def _export(
     if any(dynamic):
         try:
             # with a batch of 1, torch takes 1 for a constant
-            return _run_exporter(module, _examples(module, shapes, 2), dynamic), ()
+            model = _run_exporter(module, _examples(module, shapes, 2), dynamic)
+            if not any(v.shape and isinstance(v.shape[0], int) for v in model.graph.inputs):
+                return model, ()
+            reason = "the module's code depends on it"
         except Exception as error:
             reason = _decisive_line(error)
     try:

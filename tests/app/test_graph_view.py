@@ -178,7 +178,7 @@ def test_a_box_selected_before_the_canvas_is_shown_is_in_view(qtbot) -> None:  #
 def test_the_lines_of_the_selected_box_light_up_with_labels(view: GraphView) -> None:
     before = picture(view)
     view.select("conv")
-    assert view._active_edges.labels == ["1×3×8×8", "1×16×8×8", "1×16×8×8"]
+    assert view._active_edges.labels == ["1×3×8×8", "1×16×8×8"]
     after = picture(view)
     accent = QColor(current_theme().accent).rgb()
     y = int((view.node_rect("x").bottom() + view.node_rect("conv").top()) / 2)

@@ -61,6 +61,8 @@ class DataDialog(QDialog):
         self.batch = _spin(1, 4096, 16, "Batch size")
         self.evaluation = _spin(0, 10_000_000, 0, "Samples to evaluate on")
         self.evaluation.setSpecialValueText("all")
+        for spin in (self.calibration, self.evaluation):
+            spin.setSuffix(" samples")
         self.preview = PreviewPane()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -86,9 +88,13 @@ class DataDialog(QDialog):
         sizes.setHorizontalSpacing(10)
         sizes.setVerticalSpacing(6)
         sizes.setColumnMinimumWidth(0, 120)
-        for index, (title, spin) in enumerate(
-            (("Calibrate on", self.calibration), ("Evaluate on", self.evaluation), ("Batch size", self.batch))
-        ):  # fmt: skip
+        sizes.setColumnStretch(2, 1)
+        rows = (
+            ("Calibrate on", self.calibration),
+            ("Evaluate on", self.evaluation),
+            ("Batch size", self.batch),
+        )
+        for index, (title, spin) in enumerate(rows):
             sizes.addWidget(label(title, "muted"), index, 0)
             sizes.addWidget(spin, index, 1)
         left = QVBoxLayout()
@@ -262,5 +268,6 @@ def _spin(low: int, high: int, value: int, name: str) -> QSpinBox:
     spin.setRange(low, high)
     spin.setValue(value)
     spin.setAccessibleName(name)
+    spin.setFixedWidth(150)
     spin.setGroupSeparatorShown(True)
     return spin

@@ -122,10 +122,8 @@ class ExportSummaryDialog(QDialog):
         self.folder = elided(str(summary.folder), "muted")
         ratio = summary.float_bytes / max(1, summary.quantized_bytes)
         self.ratio = label(f"{ratio:.1f}×", "figure")
-        sizes = label(
-            f"smaller: {text.size(summary.quantized_bytes)}, float {text.size(summary.float_bytes)}",
-            "muted",
-        )
+        before, after = text.size(summary.float_bytes), text.size(summary.quantized_bytes)
+        sizes = label(f"smaller: {after}, float {before}", "muted")
         left = QVBoxLayout()
         left.setSpacing(4)
         left.addWidget(label("Export done", "heading"))

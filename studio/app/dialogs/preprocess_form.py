@@ -32,8 +32,9 @@ TEXTS = (
     ("mean", "Mean", "0.485, 0.456, 0.406", "Subtracted after the division, one for each channel"),
     ("std", "Std", "0.229, 0.224, 0.225", "Divided by after that, one for each channel"),
 )
+FILTERS = ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")
 CHOICES = (
-    ("interpolation", "Interpolation", ("bilinear", "bicubic", "nearest", "lanczos", "box", "hamming")),
+    ("interpolation", "Interpolation", FILTERS),
     ("channels", "Channels", ("RGB", "BGR", "GRAY")),
     ("layout", "Layout", ("NCHW", "NHWC")),
 )  # fmt: skip

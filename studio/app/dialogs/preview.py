@@ -57,7 +57,7 @@ def preview_work(document: Document, settings: DataSettings) -> Callable[[Emit, 
 
 
 def as_picture(sample: npt.NDArray[Any]) -> npt.NDArray[np.uint8] | None:
-    """A model input (C, H, W) or (H, W, C) stretched to 0..255, (H, W, 3); None for other shapes."""
+    """A model input (C, H, W) or (H, W, C) stretched to 0..255, (H, W, 3); else None."""
     if sample.ndim == 3 and sample.shape[0] in (1, 3):
         sample = sample.transpose(1, 2, 0)
     if sample.ndim != 3 or sample.shape[2] not in (1, 3):

@@ -191,7 +191,7 @@ class EdgeChunk(QGraphicsItem):
 
 
 class ActiveEdges(QGraphicsItem):
-    """The lines into and out of the selected box, with their labels."""
+    """The lines into and out of the selected box; a label that many lines share is shown once."""
 
     LABELS = 12
 
@@ -215,7 +215,7 @@ class ActiveEdges(QGraphicsItem):
                 continue
             line = smooth(points)
             self._path.addPath(line)
-            if label and len(self._labels) < self.LABELS:
+            if label and label not in self.labels and len(self._labels) < self.LABELS:
                 self._labels.append((line.pointAtPercent(0.5), label))
         self.update()
 

@@ -117,6 +117,8 @@ class PlotFrame(QWidget):
         self.canvas.setAccessibleName(name)
         axis = self.canvas.getAxis("left")
         axis.setWidth(46)
+        axis.setTickDensity(1.4)
+        self.canvas.getPlotItem().setContentsMargins(0, 0, 12, 0)
         axis.setZValue(-1)  # the grid lies behind the bars
         self.canvas.showGrid(y=True, alpha=1.0)
         self.header = QHBoxLayout()

@@ -88,14 +88,16 @@ def _tick(value: float) -> str:
 
 
 def numbers_axis(bars: Sequence[Bar], pitch: float) -> Markup:
-    """Numbers of layers below the bars, round ones, about 50 pixels apart."""
+    """Round numbers of layers below their bars, about 56 pixels apart."""
     y = BOTTOM + 17
-    step = max(1, round(round_step(max(len(bars), 2), max(1, int(len(bars) * pitch / 56)))))
-    texts = [
-        f'<text class="mid" x="{LEFT + (index + 0.5) * pitch:.1f}" y="{y}">{bar.first}</text>'
-        for index, bar in enumerate(bars)
-        if index == 0 or (index + 1) % step == 0
-    ]
+    count = bars[-1].last - bars[0].first + 1
+    step = max(1, round(round_step(count, max(1, int(len(bars) * pitch / 56)))))
+    texts = []
+    for index, bar in enumerate(bars):
+        number = bar.last // step * step
+        if number >= bar.first:
+            x = LEFT + (index + 0.5) * pitch
+            texts.append(f'<text class="mid" x="{x:.1f}" y="{y}">{number}</text>')
     texts.append(f'<text class="end" x="{WIDTH - RIGHT}" y="{y + 15}">number of the layer</text>')
     return Markup("".join(texts))
 

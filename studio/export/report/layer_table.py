@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from studio.export.report.content import ReportContent
-from studio.export.report.markup import Cell, Column, Markup, Row, table
+from studio.export.report.markup import Cell, Column, Markup, Row, breakable, table
 from studio.export.report.scales import sqnr_class
 from studio.export.report.text import decibels, number, plural
 from studio.sim.plan import Layer, Role, TensorPlan
@@ -39,7 +39,7 @@ def _row(content: ReportContent, layer: Layer) -> Row:
     sqnr = content.sqnr.get(layer.name, math.nan)
     return (
         str(content.numbers[layer.name]),
-        layer.name,
+        breakable(layer.name),
         layer.title,
         *_weight_cells(content, layer),
         *_output_cells(content, output, bool(layer.changed & {"act_bits", "act_enabled"})),

@@ -10,6 +10,9 @@ from typing import NamedTuple
 # Control characters and lone surrogates have no place in a document, only in careless names.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
+_SEPARATORS = re.compile(r"(?<=[./_:])(?=[^./_:])")
+_UNBROKEN = 36
+
 
 class Markup(str):
     """Text that is HTML already."""
@@ -40,6 +43,13 @@ def escape(text: str) -> Markup:
     if isinstance(text, Markup):
         return text
     return Markup(html.escape(_UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)))
+
+
+def breakable(name: str) -> Markup:
+    """A long name that may break after its separators; a short one stays in one line."""
+    if len(name) <= _UNBROKEN:
+        return escape(name)
+    return Markup("<wbr/>".join(escape(part) for part in _SEPARATORS.split(name)))
 
 
 def join(parts: Iterable[str], between: str = "") -> Markup:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from studio.analysis.quality import Evaluation
 from studio.export.report.content import ReportContent
-from studio.export.report.markup import Cell, Column, Markup, join, note, table, tag
+from studio.export.report.markup import Cell, Column, Markup, breakable, join, note, table, tag
 from studio.export.report.text import decibels, how, integer, percent, points, share, size
 from studio.export.summary import EndToEnd, LayerCheck, Verification
 
@@ -56,7 +56,9 @@ def change_table(content: ReportContent) -> Markup:
         return note("Nothing was changed.")
     counts = Counter(change.rule for change in changes)
     summary = note(", ".join(f"{rule}: {integer(count)}" for rule, count in counts.most_common()))
-    rows = [(change.rule, change.layer, change.detail) for change in changes[:MOST_CHANGES]]
+    rows = [
+        (change.rule, breakable(change.layer), change.detail) for change in changes[:MOST_CHANGES]
+    ]
     columns = (Column("Rule"), Column("Layer"), Column("What and why"))
     return join(
         [summary, table(columns, rows, "changes tools"), _cut(len(rows), len(changes), "The first")]
@@ -115,8 +117,8 @@ def _check(content: ReportContent, check: LayerCheck) -> tuple[str | Cell, ...]:
     largest = integer(check.largest)
     return (
         str(content.numbers.get(check.layer, "–")),
-        check.layer,
-        check.tensor,
+        breakable(check.layer),
+        breakable(check.tensor),
         how(tensor.spec, tensor.role) if tensor else "",
         share(check.identical),
         share(check.within_one),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from studio.export.report.content import ReportContent
-from studio.export.report.markup import Cell, Column, Markup, Row, join, note, table
+from studio.export.report.markup import Cell, Column, Markup, Row, breakable, join, note, table
 from studio.export.report.text import how, integer
 from studio.sim.plan import Role, TensorPlan
 
@@ -41,7 +41,8 @@ def tensor_table(content: ReportContent) -> Markup:
 def _row(tensor: TensorPlan) -> Row:
     text = how(tensor.spec, tensor.role)
     quantized = text if tensor.spec is not None else Cell(text, "not")
-    return (tensor.name, tensor.role.value, quantized, tensor.tied_to or "", tensor.reason)
+    tied_to = breakable(tensor.tied_to or "")
+    return (breakable(tensor.name), tensor.role.value, quantized, tied_to, tensor.reason)
 
 
 def _by_decision(tensors: Sequence[TensorPlan]) -> Markup:

@@ -1,0 +1,177 @@
+"""Steps run beside the window: progress, cancel, failure, closing."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from PySide6.QtCore import QTimer
+from PySide6.QtWidgets import QMessageBox
+
+from studio.app import tasks
+from studio.app.workflow import StepState
+from studio.errors import DataError
+from studio.jobs import TensorRanges
+from window_helpers import SlowStep, idle, visible
+
+
+@pytest.fixture
+def slow(monkeypatch, digits):
+    names = digits.plan.observed
+    known = tuple(float(i + 1) for i in range(3)) + (math.nan,) * (len(names) - 3)
+    ranges = TensorRanges(1, names, tuple(-x for x in known), known)
+    step = SlowStep((ranges,))
+    monkeypatch.setattr(tasks, "calibrate", step)
+    return step
+
+
+def test_calibration_of_the_example(window, digits, qtbot):
+    window.session.show(digits)
+    seen = []
+    window.session.ranges.connect(lambda ranges: seen.append(ranges))
+    window.actions_table["calibrate"].trigger()
+    qtbot.waitUntil(idle(window), timeout=30000)
+    assert seen, "ranges arrive while it runs"
+    assert seen[-1].maximum[0] == pytest.approx(1.0)
+    assert window.session.document.calibrated
+    assert window.status.title.text().startswith("Calibrated")
+    assert window.workspace.ranges.plot.empty_text == ""
+    assert [b.step.state for b in window.workspace.workflow.buttons[:5]] == [
+        StepState.DONE,
+        StepState.DONE,
+        StepState.DONE,
+        StepState.DONE,
+        StepState.NEXT,
+    ]
+
+
+def test_what_a_running_job_shows(window, digits, slow, qtbot):
+    window.session.show(digits)
+    window.session.calibrate()
+    qtbot.waitUntil(lambda: window.session.live_ranges is not None)
+    status = window.status
+    assert status.title.text() == "Calibrating"
+    assert status.bar.isVisible()
+    assert (status.bar.value(), status.bar.maximum()) == (1, 4)
+    assert "16 of 64 samples" in status.detail.text()
+    assert status.cancel.isVisible()
+    step = window.workspace.workflow.buttons[3].step
+    assert (step.state, step.detail) == (StepState.CURRENT, "16 of 64 samples")
+    assert "live, batch 1" in window.workspace.ranges.plot.caption.text()
+    slow.release.set()
+    qtbot.waitUntil(idle(window))
+    assert not status.bar.isVisible()
+
+
+def test_nothing_can_be_edited_while_it_runs(window, digits, slow, qtbot):
+    window.session.show(digits)
+    window.session.select(("stem.conv",))
+    window.session.calibrate()
+    assert not window.session.edit("bits", lambda d: d.with_data(None))
+    model = window.workspace.layers.model
+    assert not model.edit([model.row("stem.conv")], 2, 4)
+    box = window.workspace.inspector.weights.boxes["weight_bits"]
+    assert not box.isEnabled()
+    assert "calibrating" in box.toolTip()
+    for name in ("calibrate", "evaluate", "export", "open", "data"):
+        assert not window.actions_table[name].isEnabled()
+        assert window.actions_table[name].toolTip() == "Calibrating is running."
+    assert not window.session.calibrate(), "one job at a time"
+    slow.release.set()
+    qtbot.waitUntil(idle(window))
+    assert box.isEnabled()
+
+
+def test_cancel_leaves_the_document(window, calibrated, slow, qtbot):
+    window.session.show(calibrated)
+    window.session.calibrate()
+    qtbot.waitUntil(lambda: window.session.live_ranges is not None)
+    window.status.cancel.click()
+    qtbot.waitUntil(idle(window))
+    assert window.session.document is calibrated
+    assert not window.session.modified
+    assert "Cancelled" in window.status.title.text()
+    assert visible(QMessageBox) is None
+
+
+def test_failure_is_said_and_leaves_the_document(window, calibrated, slow, qtbot):
+    window.session.show(calibrated)
+    slow.error = DataError("The picture cat.jpg is broken.", "Remove it.")
+    slow.release.set()
+    window.session.calibrate()
+    qtbot.waitUntil(lambda: visible(QMessageBox) is not None)
+    box = visible(QMessageBox)
+    assert box.text() == "The picture cat.jpg is broken."
+    assert box.informativeText() == "Remove it."
+    button = next(button for button in box.buttons() if button.text() == "Show log")
+    button.click()
+    assert window.workspace.bottom.current == "log"
+    box.close()
+    assert window.session.document is calibrated
+    assert window.status.title.text() == "Calibrating: failed"
+
+
+def test_unforeseen_error_has_no_traceback_in_the_dialog(window, calibrated, slow, qtbot):
+    window.session.show(calibrated)
+    slow.error = KeyError("weights")
+    slow.release.set()
+    window.session.calibrate()
+    qtbot.waitUntil(lambda: visible(QMessageBox) is not None)
+    box = visible(QMessageBox)
+    assert "Traceback" not in box.text()
+    assert "log" in box.informativeText()
+    box.close()
+
+
+def answer(button: str) -> None:
+    """Click `button` of the next modal dialog."""
+
+    def click() -> None:
+        box = visible(QMessageBox)
+        next(item for item in box.buttons() if item.text() == button).click()
+
+    QTimer.singleShot(50, click)
+
+
+def test_closing_during_a_job(window, digits, slow, qtbot):
+    window.session.show(digits)
+    window.session.calibrate()
+    answer("Keep running")
+    window.close()
+    assert window.isVisible()
+    assert window.session.busy
+    answer("Cancel it and close")
+    window.close()
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=5000)
+    assert not window.session.busy
+    assert window.session.document is digits
+
+
+def test_unsaved_changes_are_asked_about(window, digits, qtbot):
+    window.session.show(digits)
+    window.session.edit("data", lambda document: document.with_data(None))
+    answer("Cancel")
+    window.close()
+    assert window.isVisible()
+    answer("Discard")
+    window.close()
+    assert not window.isVisible()
+
+
+def test_the_window_stays_fluent(window, digits, qtbot):
+    """Ticks of a timer in the GUI thread while the example is calibrated and evaluated."""
+    import time
+
+    window.session.show(digits)
+    ticks = []
+    timer = QTimer()
+    timer.setInterval(10)
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start()
+    window.session.calibrate()
+    qtbot.waitUntil(idle(window), timeout=30000)
+    window.session.evaluate()
+    qtbot.waitUntil(idle(window), timeout=30000)
+    timer.stop()
+    gaps = sorted(b - a for a, b in zip(ticks, ticks[1:], strict=False))
+    assert gaps[len(gaps) // 2] < 0.05
