@@ -12,7 +12,6 @@ from studio.app.actions import Actions
 from studio.app.graph import CanvasEdge, CanvasNode, GraphView
 from studio.app.overlay import bits_color, layer_sqnr, sqnr_scale
 from studio.app.session import Session
-from studio.app.theme import notifier
 from studio.app.widgets import label, menu_button
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ class GraphPanel(QWidget):
         session.opened.connect(self._forget)
         session.document_changed.connect(self.refresh)
         session.selection_changed.connect(self._select)
-        notifier.theme_changed.connect(lambda theme: self.refresh())
         self.refresh()
 
     def _build_bar(self) -> None:

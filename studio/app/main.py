@@ -7,11 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PySide6.QtCore import QSettings, QTimer
+from PySide6.QtCore import QCoreApplication, QSettings, Qt, QTimer
 from PySide6.QtWidgets import QApplication
 
 from studio.app import crash
-from studio.app.netron_pane import register_netron_scheme
 from studio.app.settings import ViewSettings
 
 NAME = "Quantization Studio"
@@ -19,15 +18,13 @@ DESKTOP_FILE = "quantization-studio"
 
 
 def make_application(arguments: Sequence[str]) -> QApplication:
-    """The application object with its name, icon and the Netron scheme; at most one a process."""
-    register_netron_scheme()
+    """The application object with its name, ready for WebEngine; at most one a process."""
+    # For the Netron pane, whose module is loaded when the pane is first shown.
+    QCoreApplication.setAttribute(Qt.ApplicationAttribute.AA_ShareOpenGLContexts)
     app = QApplication(list(arguments))
-    from studio.app.icons import app_icon
-
     app.setApplicationName(DESKTOP_FILE)
     app.setApplicationDisplayName(NAME)
     app.setDesktopFileName(DESKTOP_FILE)
-    app.setWindowIcon(app_icon())
     return app
 
 
@@ -47,9 +44,16 @@ def run(path: str | None = None, settings: QSettings | None = None) -> int:
     crash.install_hooks(window.unforeseen.emit)
     signal.signal(signal.SIGINT, lambda *_: app.quit())
     window.show()
+    QTimer.singleShot(0, app, _set_icon)
     if path is not None:
         chosen = Path(path)
         QTimer.singleShot(0, window, lambda: window.open_path(chosen))
     code = app.exec()
     window.session.wait(10.0)
     return code
+
+
+def _set_icon() -> None:
+    from studio.app.icons import app_icon
+
+    QApplication.setWindowIcon(app_icon())

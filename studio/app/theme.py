@@ -211,8 +211,16 @@ def palette(theme: Theme) -> QPalette:
 
 
 def show_keyboard_focus(widget: QWidget, reason: Qt.FocusReason) -> None:
-    """For the `focusInEvent` of a canvas: a click gives it no focus frame, the keyboard does."""
-    widget.setProperty("pointerFocus", reason == Qt.FocusReason.MouseFocusReason)
+    """For the `focusInEvent` of a canvas: only the keyboard gives it a focus frame."""
+    by_key = (
+        Qt.FocusReason.TabFocusReason,
+        Qt.FocusReason.BacktabFocusReason,
+        Qt.FocusReason.ShortcutFocusReason,
+    )
+    back = (Qt.FocusReason.ActiveWindowFocusReason, Qt.FocusReason.PopupFocusReason)
+    if reason in back and widget.property("keyboardFocus") is not None:
+        return  # as it was before the window or the menu took the focus
+    widget.setProperty("keyboardFocus", reason in by_key)
     widget.style().unpolish(widget)
     widget.style().polish(widget)
 

@@ -240,25 +240,18 @@ def _run_exporter(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter tells about itself."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
-    loggers += [
-        logger
-        for name, logger in logging.Logger.manager.loggerDict.items()
-        if isinstance(logger, logging.Logger)
-        and name.startswith(("torch.", "onnxscript.", "onnx_ir."))
-    ]
+    """Silence what the exporter tells about itself; other threads may go on logging."""
+    known = ("torch", "onnxscript", "onnx_ir")
+    names = [name for name in logging.Logger.manager.loggerDict if name.split(".")[0] in known]
+    loggers = [logging.getLogger(name) for name in {*known, *names}]
     levels = [logger.level for logger in loggers]
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
         for logger in loggers:
-            logger.setLevel(logging.ERROR)
+            logger.setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(disabled)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
 

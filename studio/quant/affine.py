@@ -6,7 +6,7 @@ reciprocal differs at ties), round half to even, saturate, multiply.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,45 +21,43 @@ class _StraightThrough(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: torch.autograd.function.FunctionCtx, x: Tensor, scale: Tensor, low: Tensor, high: Tensor
-    ) -> Tensor:
-        steps = x.div(scale).round_()
-        ctx.save_for_backward((steps >= low) & (steps <= high))
-        return steps.clamp_(low, high).mul_(scale)
+    def forward(ctx, x: Tensor, quantizer: FakeQuantizer) -> Tensor:  # type: ignore[no-untyped-def, override]
+        steps = x.div(quantizer.scale).round_()
+        ctx.save_for_backward((steps >= quantizer.low) & (steps <= quantizer.high))
+        return steps.clamp_(quantizer.low, quantizer.high).mul_(quantizer.scale)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
         (inside,) = ctx.saved_tensors
-        return grad * inside, None, None, None
+        return grad * inside, None
 
 
-def fake_quantizer(
-    encoding: Encoding, ndim: int | None = None, device: torch.device | str = "cpu"
-) -> Callable[[Tensor], Tensor]:
-    """A function that rounds a float32 tensor to `encoding`'s grid.
+class FakeQuantizer:
+    """Rounds float32 tensors to the grid of an encoding; never writes to its argument.
 
-    `ndim` is the rank of the tensors it will be given (needed per channel). Never writes to its
-    argument.
+    `ndim` is the rank of the tensors it is given (needed per channel).
     """
 
-    def shaped(values: Tensor) -> Tensor:
-        if encoding.axis is None:
-            return values
-        assert ndim is not None, "the rank must be known for a per-channel encoding"
-        shape = [1] * ndim
-        shape[encoding.axis] = -1
-        return values.view(shape)
+    def __init__(
+        self, encoding: Encoding, ndim: int | None = None, device: torch.device | str = "cpu"
+    ) -> None:
+        grid = encoding.grid
+        low, high = grid.qmin - encoding.zero_point, grid.qmax - encoding.zero_point
+        self.scale: Tensor = torch.tensor(encoding.scale, device=device)
+        # Bounds as numbers run three times faster than as tensors; only a per-channel zero point
+        # that differs between channels needs tensors.
+        self.low: Any = float(low.flat[0])
+        self.high: Any = float(high.flat[0])
+        if encoding.axis is not None:
+            assert ndim is not None, "the rank must be known for a per-channel encoding"
+            shape = [1] * ndim
+            shape[encoding.axis] = -1
+            self.scale = self.scale.view(shape)
+            if (low != low.flat[0]).any():
+                self.low = torch.tensor(low, dtype=torch.float32, device=device).view(shape)
+                self.high = torch.tensor(high, dtype=torch.float32, device=device).view(shape)
 
-    grid = encoding.grid
-    scale = shaped(torch.tensor(encoding.scale, device=device))
-    zero_point = torch.tensor(encoding.zero_point, device=device)
-    low = shaped((grid.qmin - zero_point).to(torch.float32))
-    high = shaped((grid.qmax - zero_point).to(torch.float32))
-
-    def quantize(x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() and x.requires_grad:
-            return _StraightThrough.apply(x, scale, low, high)
-        return x.div(scale).round_().clamp_(low, high).mul_(scale)
-
-    return quantize
+            return _StraightThrough.apply(x, self)
+        return x.div(self.scale).round_().clamp_(self.low, self.high).mul_(self.scale)

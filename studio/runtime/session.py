@@ -52,6 +52,8 @@ class Session:
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Waiting threads sleep: spinning ones take the cores from the window and the data loader.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if optimizations is Optimizations.NONE:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         elif optimizations is Optimizations.FLOAT:

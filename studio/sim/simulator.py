@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from studio.graph.model import ModelGraph
-from studio.quant.affine import fake_quantizer
+from studio.quant.affine import FakeQuantizer
 from studio.quant.encoding import Encoding
 from studio.runtime.executor import Executor
 from studio.sim.plan import Plan
@@ -28,5 +28,5 @@ def simulating_executor(
             shape = graph.value(name).shape
             assert shape is not None
             rank = len(shape)
-        quantize[name] = fake_quantizer(encoding, rank, device)
+        quantize[name] = FakeQuantizer(encoding, rank, device)
     return Executor(graph, device=device, quantize=quantize)

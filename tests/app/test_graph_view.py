@@ -324,6 +324,34 @@ def test_the_minimap_frames_the_view_and_moves_it(qtbot) -> None:  # type: ignor
     assert not view.minimap.isVisible()
 
 
+def test_a_narrow_canvas_keeps_the_boxes_clear_of_the_minimap(qtbot) -> None:  # type: ignore[no-untyped-def]
+    view = GraphView()
+    qtbot.addWidget(view)
+    view.resize(420, 500)
+    view.show()
+    view.set_graph(*chain(80), arrange)
+    covered = view.minimap.geometry()
+    assert view.minimap.isVisible()
+    assert view.node_rect("n0").left() > covered.right()
+    view.select("n70")
+    assert view.node_rect("n70").left() > covered.right()
+    assert view.node_rect("n70").right() <= 420
+
+
+def test_only_the_keyboard_gives_the_canvas_a_frame(view: GraphView) -> None:
+    def frame() -> str:
+        QApplication.processEvents()
+        return view.grab().toImage().pixelColor(0, 200).name()
+
+    view.clearFocus()
+    QTest.mouseClick(view.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(5, 5))
+    view.setFocus(Qt.FocusReason.MouseFocusReason)
+    assert frame() != current_theme().accent
+    view.clearFocus()
+    view.setFocus(Qt.FocusReason.TabFocusReason)
+    assert frame() == current_theme().accent
+
+
 def test_the_legend_shows_the_scale(view: GraphView) -> None:
     assert not view.legend.isVisible()
     view.set_legend("output SQNR", "10 dB", "45 dB")

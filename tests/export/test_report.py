@@ -306,8 +306,8 @@ def test_huge_models_stay_small_and_complete() -> None:
     listed = [name for row in rows(page, "tensors", "decisions") for name in row[5].split(", ")]
     assert sorted(listed) == sorted(huge.plan.tensors)
     assert len(rows(page, "layers", "layers")) == 5000
-    assert len(bars(page, "quality")) == len(bars(page, "ranges")) == 239
-    assert "each of the 239 bars stands for 21 neighbours" in text_of(section(page, "quality"))
+    assert len(bars(page, "quality")) == len(bars(page, "ranges")) == 385
+    assert "each of the 385 bars stands for 13 neighbours" in text_of(section(page, "quality"))
     assert "The worst 300 of 4\N{NARROW NO-BREAK SPACE}999 are shown." in text_of(
         section(page, "verification")
     )
@@ -316,7 +316,7 @@ def test_huge_models_stay_small_and_complete() -> None:
 def test_a_bar_for_many_layers_shows_the_lowest() -> None:
     page = parse(report_html(content(5000)))
     text = text_of(bars(page, "quality")[0])
-    assert text == "features.1.dw (of 1 to 21): 14.1 dB"
+    assert text == "features.1.dw (of 1 to 13): 14.1 dB"
 
 
 def test_outliers_bend_the_scale() -> None:

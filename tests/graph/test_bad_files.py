@@ -315,13 +315,16 @@ def test_claims_do_not_allocate(tmp_path: Path) -> None:
             node("ConstantOfShape", ["huge"], ["k"]),
             node("Expand", ["one", "huge"], ["e"]),
             node("Range", ["start", "stop", "step"], ["r"]),
+            node("Pad", ["one", "far"], ["d"]),
+            node("ReduceSum", ["d"], ["o"], keepdims=0),
             node("ReduceSum", ["k"], ["p"], keepdims=0),
             node("ReduceSum", ["e"], ["q"], keepdims=0),
             node("ReduceSum", ["r"], ["s"], keepdims=0),
-            node("Sum", ["x", "p", "q", "s"], ["y"]),
+            node("Sum", ["x", "o", "p", "q", "s"], ["y"]),
         ],
         {
             "huge": np.array([1 << 15] * 3),
+            "far": np.array([0, 1 << 45]),
             "one": np.ones(1, np.float32),
             "start": np.float32(0),
             "stop": np.float32(1e18),
@@ -331,7 +334,7 @@ def test_claims_do_not_allocate(tmp_path: Path) -> None:
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     graph = open_model(save(model, tmp_path))
-    assert {"ConstantOfShape", "Expand", "Range"} <= {n.op_type for n in graph.nodes()}
+    assert {"ConstantOfShape", "Expand", "Range", "Pad"} <= {n.op_type for n in graph.nodes()}
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 

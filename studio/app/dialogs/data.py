@@ -189,6 +189,7 @@ class DataDialog(QDialog):
 
     def _edited(self, *_: object) -> None:
         self._refresh()
+        self.use.setEnabled(False)
         self._timer.start()
 
     def _refresh(self) -> None:
@@ -219,7 +220,6 @@ class DataDialog(QDialog):
     def look(self) -> None:
         """Start a preview of what is chosen now."""
         self._stop()
-        self.use.setEnabled(False)
         if not self.random.isChecked() and not self.path.text().strip():
             self.preview.say("No data yet", "Choose a folder of pictures or a file of arrays.")
             return

@@ -77,7 +77,7 @@ class Minimap(QWidget):
         painter.setBrush(theme.color("surface"))
         painter.drawRoundedRect(QRectF(0.5, 0.5, self.WIDTH - 1, self.HEIGHT - 1), 6, 6)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
-        plain = theme.color("muted")
+        plain = theme.color("edge")
         for rect, color in self._boxes:
             small = self._to_map(rect)
             wide, tall = max(0.0, 6 - small.width()) / 2, max(0.0, 1.5 - small.height()) / 2

@@ -19,6 +19,7 @@ from studio.app.graph.items import ActiveEdges, EdgeChunk, Ink, NodeItem, chunks
 from studio.app.graph.model import (
     GAP_X,
     GAP_Y,
+    LAYER_SIZE,
     Arrange,
     CanvasEdge,
     CanvasNode,
@@ -238,7 +239,13 @@ class GraphView(PanZoomView):
         self.set_zoom(1.0)
         first = next(iter(self._items.values())).scenePos()
         below = self.viewport().height() / 2 - 2 * MARGIN - GAP_Y
-        self.go_to(QPointF(first.x(), first.y() + below))
+        self._go_beside_map(QPointF(first.x(), first.y() + below))
+
+    def _go_beside_map(self, point: QPointF) -> None:
+        """Centre on the point, or as far right of it as keeps a box there clear of the minimap."""
+        covered = self.minimap.geometry().right() + MARGIN
+        left = self.viewport().width() / 2 - LAYER_SIZE[0] / 2 * self.zoom
+        self.go_to(point - QPointF(max(0.0, covered - left) / self.zoom, 0.0))
 
     def _reveal(self, name: str) -> None:
         """Centre on the box unless it lies well inside the view."""
@@ -246,7 +253,7 @@ class GraphView(PanZoomView):
         if self.zoom < 0.3:
             self.set_zoom(1.0)
         if not inner.contains(self.node_rect(name)):
-            self.go_to(self._items[name].scenePos())
+            self._go_beside_map(self._items[name].scenePos())
 
     def _extent(self) -> QRectF:
         extent = QRectF()

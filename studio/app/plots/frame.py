@@ -151,8 +151,7 @@ class PlotFrame(QWidget):
         """Show the empty state (`text`, else the usual one) or the plot."""
         self._empty.setText(text or self._empty_text)
         self._empty.setVisible(empty)
-        self.canvas.getAxis("left").setStyle(showValues=not empty)
-        self.canvas.getPlotItem().showGrid(y=not empty, alpha=1.0)
+        self.canvas.getAxis("left").setOpacity(0.0 if empty else 1.0)
 
     def resizeEvent(self, event: object) -> None:
         self._empty.setGeometry(self.canvas.rect().adjusted(20, 0, -20, 0))

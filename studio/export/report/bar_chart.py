@@ -10,7 +10,7 @@ from studio.export.report.markup import Markup, note, tag
 from studio.export.report.scales import Scale, round_step
 from studio.export.report.text import integer
 
-LONGEST = 240
+LONGEST = 400
 """Bars in a chart; longer networks show neighbouring layers as one bar."""
 
 WIDTH, HEIGHT = 1080, 256

@@ -51,7 +51,9 @@ class Scale:
             return [index * step for index in range(first, last + 1)]
         powers = [10.0**k for k in range(math.floor(math.log10(self.bend)), 39)]
         ticks = [0.0]
-        for candidate in (*powers, *(-power for power in powers)):
+        for candidate in (
+            sign * factor * power for factor in (1, 3) for sign in (1, -1) for power in powers
+        ):
             apart = all(abs(self(candidate) - self(tick)) >= 14 for tick in ticks)
             if self.low <= candidate <= self.high and apart:
                 ticks.append(candidate)

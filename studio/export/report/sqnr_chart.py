@@ -81,9 +81,9 @@ def sqnr_chart(content: ReportContent) -> Markup:
     return join([
         figure,
         _sqnr_legend(any(bar.sqnr == math.inf for bar in bars)),
+        chart.merged_note(len(layers), len(bars), "the lowest of them"),
         tag("h3", "Lowest"),
         tag("ol", *names, class_="worst"),
-        chart.merged_note(len(layers), len(bars), "the lowest of them"),
     ])  # fmt: skip
 
 
@@ -104,7 +104,8 @@ def _labels(points: Iterable[tuple[float, float, str]]) -> Markup:
     """Values above bars; where two would overlap the later one moves up and gets a line."""
     placed: list[tuple[float, float]] = []
     parts = []
-    for x, top, text in points:
+    for centre, top, text in points:
+        x = min(centre, chart.WIDTH - 18.0)
         y = top - 5
         while any(abs(x - other_x) < 30 and abs(y - other_y) < 13 for other_x, other_y in placed):
             y -= 13

@@ -24,8 +24,14 @@ LARGEST_OPERAND = 1 << 24
 # These have a different result at every run, or read something besides their operands.
 RANDOM_OPS = {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
               "Bernoulli", "Multinomial", "Dropout"}  # fmt: skip
+# Their results have a size that only their numbers tell, and no bound.
+UNBOUNDED_OPS = {"Pad", "Resize", "Upsample", "OneHot", "EyeLike", "ConvTranspose", "Col2Im"}
+# Their results have at most as many elements as the product of their operands' sizes.
+PRODUCT_OPS = {"MatMul", "Gemm", "Einsum", "Conv"}
 # Where a quantized model is opened, its weights must stay the integers they are.
 QUANTIZED_OPS = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
+
+LEFT_ALONE = RANDOM_OPS | UNBOUNDED_OPS | QUANTIZED_OPS
 
 
 def lift_constants(model: ir.Model) -> list[Change]:
@@ -81,11 +87,7 @@ def _report(folded: dict[int, tuple[ir.Node, list[tuple[ir.Node, int]]]]) -> lis
 
 
 def _compute(node: ir.Node, opset: int) -> np.ndarray | None:
-    if (
-        not is_op(node, node.op_type)
-        or node.op_type in RANDOM_OPS | QUANTIZED_OPS
-        or not node.inputs
-    ):
+    if not is_op(node, node.op_type) or node.op_type in LEFT_ALONE or not node.inputs:
         return None
     if any(
         a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -147,12 +149,13 @@ def _result_size(node: ir.Node, arrays: list[np.ndarray | None]) -> int | None:
     if node.op_type == "Range":
         start, limit, step = (float(a.reshape(-1)[0]) for a in operands)
         return None if step == 0 else max(0, math.ceil((limit - start) / step))
+    if node.op_type in PRODUCT_OPS:
+        return math.prod(a.size for a in operands)
     shape = node.outputs[0].shape
-    if shape is not None:
-        sizes = [size for size in shape if isinstance(size, int)]
-        if len(sizes) == len(shape):
-            return math.prod(sizes)
-    try:
-        return math.prod(np.broadcast_shapes(*(a.shape for a in operands)))
-    except ValueError:
+    sizes = [] if shape is None else [size for size in shape if isinstance(size, int)]
+    if shape is None or len(sizes) < len(shape):
         return None
+    try:  # a file may state less than its operands broadcast to
+        return max(math.prod(sizes), math.prod(np.broadcast_shapes(*(a.shape for a in operands))))
+    except ValueError:
+        return math.prod(sizes)
