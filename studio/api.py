@@ -108,7 +108,7 @@ class QuantSim:
         first = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
         names = [value.name or "" for value in self.graph.outputs]
         values = self._session.run(self._named(inputs), names)
-        results = tuple(values[name] for name in names)
+        results: tuple[Any, ...] = tuple(values[name] for name in names)
         if not isinstance(first, np.ndarray) and hasattr(first, "detach"):
             import torch
 
@@ -125,7 +125,9 @@ class QuantSim:
                 f"No values for the model input {missing[0]!r}.",
                 f"Give a mapping with {', '.join(repr(spec.name) for spec in specs)}.",
             )
-        return {spec.name: _array(given[spec.name]).astype(spec.dtype, copy=False) for spec in specs}
+        return {
+            spec.name: _array(given[spec.name]).astype(spec.dtype, copy=False) for spec in specs
+        }
 
     def _dataset(self, data: Any) -> Dataset:
         if isinstance(data, Dataset):

@@ -122,7 +122,9 @@ def evaluate(
         done += len(batch.indices)
         emit(Progress("Evaluating", done, steps, f"{done} of {total} samples"))
     if not done:
-        raise DataError("There is no sample to evaluate on.", "Choose a folder with images or arrays.")
+        raise DataError(
+            "There is no sample to evaluate on.", "Choose a folder with images or arrays."
+        )
     del reference, simulated
     batches = data.subset(layer_total).batches(batch_size, cancel=cancel)
     layers = _layer_distances(graph, plan, encodings, batches, done, steps, emit, cancel)
@@ -167,6 +169,6 @@ def _layer_distances(
                 meters[name].add(array, actual[names[name]])
         done += len(batch.indices)
         emit(Progress("Evaluating", done, steps, "layer by layer"))
-    return tuple(LayerQuality(layer.name, layer.output, meters[layer.output].result()) for layer in layers)
-
-
+    return tuple(
+        LayerQuality(layer.name, layer.output, meters[layer.output].result()) for layer in layers
+    )

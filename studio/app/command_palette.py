@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QEvent, QObject, Qt
+from PySide6.QtCore import QEvent, QObject, QSize, Qt
 from PySide6.QtGui import QAction, QKeyEvent
 from PySide6.QtWidgets import (
     QDialog,
@@ -16,6 +16,9 @@ from PySide6.QtWidgets import (
 
 from studio.app.actions import Actions
 from studio.app.widgets import elided, label
+
+
+ROW_HEIGHT = 32
 
 
 def matches(query: str, text: str) -> bool:
@@ -37,7 +40,9 @@ class CommandPalette(QDialog):
         self.field.setAccessibleName("Command")
         self.list = QListWidget()
         self.list.setAccessibleName("Commands")
+        self.list.setSpacing(0)
         layout = QVBoxLayout(self)
+        layout.setContentsMargins(12, 12, 12, 12)
         layout.addWidget(self.field)
         layout.addWidget(self.list)
         self.field.textChanged.connect(self._fill)
@@ -54,8 +59,10 @@ class CommandPalette(QDialog):
             if action.objectName() != "palette" and matches(query, action.text())
         ]
         for action in sorted(found, key=lambda action: not action.isEnabled()):
-            self.list.addItem(self._item(action))
-            self.list.setItemWidget(self.list.item(self.list.count() - 1), self._row(action))
+            item, row = self._item(action), self._row(action)
+            item.setSizeHint(QSize(0, ROW_HEIGHT))
+            self.list.addItem(item)
+            self.list.setItemWidget(item, row)
         self.list.setCurrentRow(0)
 
     def _item(self, action: QAction) -> QListWidgetItem:
@@ -70,7 +77,7 @@ class CommandPalette(QDialog):
     def _row(self, action: QAction) -> QWidget:
         row = QWidget()
         layout = QHBoxLayout(row)
-        layout.setContentsMargins(10, 4, 10, 4)
+        layout.setContentsMargins(10, 0, 10, 0)
         layout.addWidget(
             elided(action.text().rstrip("…"), "" if action.isEnabled() else "muted"), 1
         )

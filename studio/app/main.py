@@ -34,6 +34,7 @@ def run(path: str | None = None, settings: QSettings | None = None) -> int:
     `settings` is where sizes, theme and recent files are kept (default: the user's own).
     """
     app = make_application(sys.argv[:1])
+    sys.setswitchinterval(0.001)  # a job's Python code gives way to the window sooner
     crash.start_logging(crash.log_folder())
     from studio.app.theme import apply_theme
     from studio.app.window import MainWindow, preferred_theme

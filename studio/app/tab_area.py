@@ -20,24 +20,26 @@ class TabArea(QWidget):
         self.tabs.setElideMode(Qt.TextElideMode.ElideRight)
         self.tabs.setUsesScrollButtons(True)
         self._pages = QStackedWidget()
-        self._tools = QStackedWidget()
-        self._tools.setMaximumHeight(38)
+        self._tools: list[QWidget] = []
         self._names: list[str] = []
-        row = QHBoxLayout()
-        row.setContentsMargins(8, 0, 0, 0)
-        row.addWidget(self.tabs, 1)
-        row.addWidget(self._tools)
+        self._row = QHBoxLayout()
+        self._row.setContentsMargins(8, 0, 0, 0)
+        self._row.addWidget(self.tabs, 1)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
-        layout.addLayout(row)
+        layout.addLayout(self._row)
         layout.addWidget(self._pages, 1)
         self.tabs.currentChanged.connect(self._change)
 
     def add(self, name: str, title: str, page: QWidget, tools: QWidget | None = None) -> None:
         self._names.append(name)
         self._pages.addWidget(page)
-        self._tools.addWidget(tools if tools is not None else QWidget())
+        tools = tools if tools is not None else QWidget()
+        tools.setMaximumHeight(38)
+        tools.setVisible(not self._tools)
+        self._tools.append(tools)
+        self._row.addWidget(tools)
         self.tabs.addTab(title)
 
     def set_title(self, name: str, title: str) -> None:
@@ -57,5 +59,6 @@ class TabArea(QWidget):
 
     def _change(self, index: int) -> None:
         self._pages.setCurrentIndex(index)
-        self._tools.setCurrentIndex(index)
+        for number, tools in enumerate(self._tools):
+            tools.setVisible(number == index)
         self.shown.emit(self._names[index])

@@ -20,7 +20,7 @@ from studio.app.text_table import TextTable
 from studio.app.top_bar import TopBar
 from studio.app.workflow import WorkflowPanel
 
-WORKFLOW_WIDTH, INSPECTOR_WIDTH = 212, 330
+WORKFLOW_WIDTH, INSPECTOR_WIDTH = 200, 312
 
 
 class Workspace(QWidget):
@@ -87,7 +87,7 @@ class Workspace(QWidget):
         self.horizontal = QSplitter(Qt.Orientation.Horizontal)
         for panel in (self.workflow, self.vertical, self.inspector):
             self.horizontal.addWidget(panel)
-        self.horizontal.setSizes([WORKFLOW_WIDTH, 1058, INSPECTOR_WIDTH])
+        self.horizontal.setSizes([WORKFLOW_WIDTH, 1086, INSPECTOR_WIDTH])
         self.horizontal.setStretchFactor(1, 1)
         self.horizontal.setCollapsible(1, False)
         self.workflow.setMinimumWidth(150)

@@ -33,7 +33,9 @@ def targets(options: argparse.Namespace) -> int:
 
     found = [load_target(name) for name in target_names()]
     if options.json:
-        print_json([{"name": t.name, "title": t.title, "description": t.description} for t in found])
+        print_json(
+            [{"name": t.name, "title": t.title, "description": t.description} for t in found]
+        )
     else:
         print_table(("target", "what"), [(t.name, f"{t.title}: {t.description}") for t in found])
     return 0
@@ -72,7 +74,9 @@ def run_recipe(options: argparse.Namespace) -> int:
     data = recipe.data
     if data.path is not None:
         data = data.model_copy(update={"path": base / data.path})
-    return _quantize(document, data, list(recipe.steps), options.out or base / recipe.out, options.json)
+    return _quantize(
+        document, data, list(recipe.steps), options.out or base / recipe.out, options.json
+    )
 
 
 def _quantize(
@@ -133,9 +137,12 @@ def evaluate(options: argparse.Namespace) -> int:
         print_json(result)
     else:
         rows = [
-            (row["engine"], *(f"{row[key]:.2f} %" if row[key] is not None else "-" for key in ("top1", "top5")),
-             f"{row['sqnr_db']:.1f} dB" if row["sqnr_db"] is not None else "-",
-             f"{row['agreement']:.1f} %" if row["agreement"] is not None else "-")
+            (
+                row["engine"],
+                *(f"{row[key]:.2f} %" if row[key] is not None else "-" for key in ("top1", "top5")),
+                f"{row['sqnr_db']:.1f} dB" if row["sqnr_db"] is not None else "-",
+                f"{row['agreement']:.1f} %" if row["agreement"] is not None else "-",
+            )
             for row in result["results"]
         ]
         print(f"{result['samples']} samples of {result['data']}")
@@ -206,7 +213,9 @@ def _config(options: argparse.Namespace) -> QuantConfig:
         "weight_observer": options.weight_observer,
         "weight_per_channel": False if options.per_tensor else None,
     }
-    config = config.with_defaults(**{key: value for key, value in given.items() if value is not None})
+    config = config.with_defaults(
+        **{key: value for key, value in given.items() if value is not None}
+    )
     for text in options.override:
         layer, settings = parse_override(text)
         config = config.with_layers([layer], **settings)

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from studio.analysis.evaluate import AccuracyMeter, AgreementMeter, class_scores, labels_fit, simulated_session
+from studio.analysis.evaluate import (
+    AccuracyMeter,
+    AgreementMeter,
+    class_scores,
+    labels_fit,
+    simulated_session,
+)
 from studio.analysis.quality import DistanceMeter
 from studio.cli.output import ProgressLine
 from studio.data.dataset import Dataset
@@ -51,9 +57,7 @@ def evaluate_folder(
         return _measure(document, open_dataset(document, chosen), sessions, options, emit)
 
 
-def verify_folder(
-    folder: Path, options: argparse.Namespace, settings: Settings
-) -> Verification:
+def verify_folder(folder: Path, options: argparse.Namespace, settings: Settings) -> Verification:
     """Compare `model.onnx` of an exported folder with the simulation of its encodings."""
     document, encodings = _load(folder)
     chosen = _folder_data(folder, document, options, settings)

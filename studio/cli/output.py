@@ -96,7 +96,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Columns padded to their widest cell."""
     widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
     for row in (header, tuple("-" * width for width in widths), *rows):
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def decibels(value: float) -> str:
@@ -123,7 +125,9 @@ def print_evaluation(evaluation: Evaluation) -> None:
                 ("quantized (simulated)", *accuracy(evaluation.accuracy)),
             ],
         )
-    agreement = "" if evaluation.agreement is None else f", top-1 agreement {evaluation.agreement:.1f} %"
+    agreement = (
+        "" if evaluation.agreement is None else f", top-1 agreement {evaluation.agreement:.1f} %"
+    )
     output = evaluation.output
     print(f"output: SQNR {decibels(output.sqnr_db)}, cosine {output.cosine:.5f}{agreement}")
     worst = sorted(evaluation.layers, key=lambda layer: layer.distance.sqnr_db)[:5]

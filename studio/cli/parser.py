@@ -42,11 +42,15 @@ def build_parser() -> argparse.ArgumentParser:
     window.add_argument("file", nargs="?", metavar="FILE", help="model or .qstudio project")
     window.set_defaults(run=commands.open_window)
 
-    inspect = commands_parser.add_parser("inspect", help="show the layers and how each is quantized")
+    inspect = commands_parser.add_parser(
+        "inspect", help="show the layers and how each is quantized"
+    )
     _add_model(inspect)
     _add_config(inspect)
     _add_common(inspect)
-    inspect.add_argument("--tensors", action="store_true", help="one row a tensor, with the reasons")
+    inspect.add_argument(
+        "--tensors", action="store_true", help="one row a tensor, with the reasons"
+    )
     inspect.set_defaults(run=commands.inspect)
 
     quantize = commands_parser.add_parser("quantize", help="calibrate, evaluate, export and verify")
@@ -54,12 +58,20 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(quantize)
     _add_config(quantize)
     _add_common(quantize)
-    quantize.add_argument("--calibration-size", type=int, default=64, metavar="N",
-                          help="samples to calibrate on (default: %(default)s)")
-    quantize.add_argument("--evaluation-size", type=int, metavar="N",
-                          help="samples to evaluate on (default: all)")
+    quantize.add_argument(
+        "--calibration-size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="samples to calibrate on (default: %(default)s)",
+    )
+    quantize.add_argument(
+        "--evaluation-size", type=int, metavar="N", help="samples to evaluate on (default: all)"
+    )
     quantize.add_argument("--no-evaluate", action="store_true", help="skip the evaluation")
-    quantize.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the artifacts")
+    quantize.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the artifacts"
+    )
     quantize.set_defaults(run=commands.quantize)
 
     evaluate = commands_parser.add_parser(
@@ -71,14 +83,18 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--limit", type=int, metavar="N", help="use N samples only")
     evaluate.set_defaults(run=commands.evaluate)
 
-    verify = commands_parser.add_parser("verify", help="compare an exported folder with its simulation")
+    verify = commands_parser.add_parser(
+        "verify", help="compare an exported folder with its simulation"
+    )
     verify.add_argument("folder", type=Path, metavar="DIR")
     _add_data(verify, required=False)
     _add_common(verify)
     verify.set_defaults(run=commands.verify)
 
     run = commands_parser.add_parser("run", help="replay a recipe")
-    run.add_argument("recipe", type=Path, metavar="RECIPE", help="recipe.json, as an export writes it")
+    run.add_argument(
+        "recipe", type=Path, metavar="RECIPE", help="recipe.json, as an export writes it"
+    )
     run.add_argument("--out", type=Path, metavar="DIR", help="folder for the artifacts")
     run.add_argument("--trust", action="store_true", help="allow the recipe's Python model to run")
     _add_common(run)
@@ -103,30 +119,60 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_model(parser: argparse.ArgumentParser, name: str = "MODEL") -> None:
     parser.add_argument("model", metavar=name, help="model.onnx, or file.py:factory for PyTorch")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help=".safetensors or .pth with the state dict")
-    parser.add_argument("--input-shape", action="append", default=[], metavar="1,3,224,224",
-                        help="shape of an input of a PyTorch model; once for each input")
-    parser.add_argument("--trust", action="store_true",
-                        help="allow the Python file to run (opening a PyTorch model runs its code)")
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help=".safetensors or .pth with the state dict"
+    )
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        metavar="1,3,224,224",
+        help="shape of an input of a PyTorch model; once for each input",
+    )
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="allow the Python file to run (opening a PyTorch model runs its code)",
+    )
 
 
 def _add_data(parser: argparse.ArgumentParser, required: bool = True) -> None:
     group = parser.add_mutually_exclusive_group(required=required)
-    group.add_argument("--data", type=Path, metavar="PATH",
-                       help="folder of images (classes by subfolder, or labels.csv), .npy or .npz")
-    group.add_argument("--random-data", action="store_true",
-                       help="random samples: only to see that everything runs")
-    parser.add_argument("--preprocess", type=Path, metavar="FILE", help="preprocessing of images, JSON")
+    group.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="folder of images (classes by subfolder, or labels.csv), .npy or .npz",
+    )
+    group.add_argument(
+        "--random-data",
+        action="store_true",
+        help="random samples: only to see that everything runs",
+    )
+    parser.add_argument(
+        "--preprocess", type=Path, metavar="FILE", help="preprocessing of images, JSON"
+    )
     parser.add_argument("--batch-size", type=int, default=16, metavar="N")
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", default="onnxruntime", metavar="NAME", help="see: quant-studio targets")
-    parser.add_argument("--weight-bits", type=int, metavar="N", help="2 to 16 (default: the target's)")
+    parser.add_argument(
+        "--target", default="onnxruntime", metavar="NAME", help="see: quant-studio targets"
+    )
+    parser.add_argument(
+        "--weight-bits", type=int, metavar="N", help="2 to 16 (default: the target's)"
+    )
     parser.add_argument("--act-bits", type=int, metavar="N", help="2 to 16 (default: the target's)")
-    parser.add_argument("--override", action="append", default=[], metavar="LAYER:key=value",
-                        help="setting of one layer or pattern, e.g. 'features.*:weight_bits=4'")
-    parser.add_argument("--observer", choices=("minmax", "mse"), help="calibration method of activations")
+    parser.add_argument(
+        "--override",
+        action="append",
+        default=[],
+        metavar="LAYER:key=value",
+        help="setting of one layer or pattern, e.g. 'features.*:weight_bits=4'",
+    )
+    parser.add_argument(
+        "--observer", choices=("minmax", "mse"), help="calibration method of activations"
+    )
     parser.add_argument("--weight-observer", choices=("minmax", "mse"), help="range of weights")
     parser.add_argument("--per-tensor", action="store_true", help="one scale for each weight")
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration in JSON")

@@ -97,7 +97,10 @@ def export_bundle(
         if recipe is not None:
             text = json.dumps(recipe, indent=2)
             (staging / "recipe.json").write_text(text, encoding="utf-8")
-        float_bytes, quantized_bytes = _size(staging, "model_float.onnx"), _size(staging, "model.onnx")
+        float_bytes, quantized_bytes = (
+            _size(staging, "model_float.onnx"),
+            _size(staging, "model.onnx"),
+        )
         content = ReportContent(
             graph=graph,
             config=config,

@@ -23,7 +23,8 @@ def encodings_document(plan: Plan, encodings: Mapping[str, Encoding]) -> dict[st
 
     Biases have no entry: their scale is input scale times weight scale by definition.
     """
-    activations, parameters = [], []
+    activations: list[dict[str, Any]] = []
+    parameters: list[dict[str, Any]] = []
     for name, encoding in encodings.items():
         role = plan.tensors[name].role
         if role is Role.BIAS:

@@ -68,7 +68,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_onnx(model: ir.Model, path: Path) -> None:
-    """Write `model`; weights go to a data file beside it where protobuf's 2 GiB would be exceeded."""
+    """Write `model`; weights go to a data file beside it where protobuf's 2 GiB are exceeded."""
     size = sum(
         value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
     )

@@ -35,9 +35,18 @@ LAYERS_AT_ONCE = 64
 """Layers whose inputs and outputs are read together, which bounds the memory."""
 
 _INTEGER_OPS = frozenset(
-    ["ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QAttention", "QGemm"]
+    [
+        "ConvInteger",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "QAttention",
+        "QGemm",
+    ]
 )
-_FLOAT_OPS = frozenset(["Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"])
+_FLOAT_OPS = frozenset(
+    ["Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"]
+)
 
 
 def verify(

@@ -93,9 +93,7 @@ class Document:
             if all(source in kept for source in plan.tensors[name].bias_of or ())
             and (plan.tensors[name].tied_to or name) in kept
         }
-        return replace(
-            self, config=config, plan=plan, encodings=kept, evaluation=None, export=None
-        )
+        return replace(self, config=config, plan=plan, encodings=kept, evaluation=None, export=None)
 
     def with_data(self, data: DataSettings | None) -> Document:
         """This document with other data; earlier calibration stays until the next one."""

@@ -42,7 +42,7 @@ def open_document(
 ) -> Document:
     """Open and prepare a model (`.onnx`, or `file.py:factory`).
 
-    Raises ModelError, UnsupportedOpsError, and ConsentRequiredError for Python code without `trust`.
+    Raises ModelError, UnsupportedOpsError, and ConsentRequiredError for Python without `trust`.
     """
     emit(Progress("Opening", 0, 2, "reading and preparing the model"))
     graph = open_model(

@@ -21,13 +21,13 @@ class _StraightThrough(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, quantizer: FakeQuantizer) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x: Tensor, quantizer: FakeQuantizer) -> Tensor:  # type: ignore[no-untyped-def]
         steps = x.div(quantizer.scale).round_()
         ctx.save_for_backward((steps >= quantizer.low) & (steps <= quantizer.high))
         return steps.clamp_(quantizer.low, quantizer.high).mul_(quantizer.scale)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[no-untyped-def]
         (inside,) = ctx.saved_tensors
         return grad * inside, None
 

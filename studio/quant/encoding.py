@@ -45,12 +45,12 @@ class Encoding:
     @property
     def minimum(self) -> npt.NDArray[np.float64]:
         """Lowest real number on the grid, shape of `scale`."""
-        return (self.grid.qmin - self.zero_point) * self.scale.astype(np.float64)
+        return (self.grid.qmin - self.zero_point).astype(np.float64) * self.scale
 
     @property
     def maximum(self) -> npt.NDArray[np.float64]:
         """Highest real number on the grid, shape of `scale`."""
-        return (self.grid.qmax - self.zero_point) * self.scale.astype(np.float64)
+        return (self.grid.qmax - self.zero_point).astype(np.float64) * self.scale
 
     @property
     def channels(self) -> int:
@@ -90,9 +90,9 @@ def encoding_from_range(
 
     Shapes: () or (channels,), finite. Asymmetric: scale = (max - min) / steps and
     zero_point = qmin - round(min / scale) after widening the range to include zero. Symmetric:
-    the smallest scale whose grid reaches both ends, scale = max(max / (qmax - z), -min / (z - qmin)).
+    the smallest scale that reaches both ends, scale = max(max / (qmax - z), -min / (z - qmin)).
     A degenerate range (all zero) gets the smallest scale.
-    (Jacob et al. 2018, arXiv 1712.05877, section 3; Nagel et al. 2021, arXiv 2106.08295, section 2.)
+    (Jacob et al. 2018, arXiv 1712.05877, section 3; Nagel et al. 2021, arXiv 2106.08295, sec. 2.)
     """
     low = np.minimum(np.asarray(minimum, dtype=np.float64), 0.0)
     high = np.maximum(np.asarray(maximum, dtype=np.float64), 0.0)

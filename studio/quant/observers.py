@@ -42,7 +42,9 @@ def mse(statistics: TensorStatistics, grid: Grid) -> Encoding:
     if grid.symmetric:
         lows, highs = lows[best] - step_low * fine, highs[best] + step_high * fine
     else:
-        grid_low, grid_high = np.meshgrid(lows[best] - step_low * fine, highs[best] + step_high * fine)
+        grid_low, grid_high = np.meshgrid(
+            lows[best] - step_low * fine, highs[best] + step_high * fine
+        )
         lows, highs = grid_low.ravel(), grid_high.ravel()
     lows, highs = np.clip(lows, low, 0.0), np.clip(highs, 0.0, high)
     best = _least_error(lows, highs, centres, weights, grid)
@@ -54,7 +56,9 @@ def _candidates(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     if grid.symmetric:
         return low * factors, high * factors
-    lows, highs = np.meshgrid(low * factors if low < 0 else [0.0], high * factors if high > 0 else [0.0])
+    lows, highs = np.meshgrid(
+        low * factors if low < 0 else [0.0], high * factors if high > 0 else [0.0]
+    )
     return lows.ravel(), highs.ravel()
 
 
@@ -88,7 +92,11 @@ def weight_encoding(
 
     `mse` tries 48 shrunken ranges per channel on the weights themselves.
     """
-    rows = weight.reshape(1, -1) if axis is None else np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    rows = (
+        weight.reshape(1, -1)
+        if axis is None
+        else np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
+    )
     low = np.minimum(rows.min(axis=1, initial=0.0), 0.0).astype(np.float64)
     high = np.maximum(rows.max(axis=1, initial=0.0), 0.0).astype(np.float64)
     if observer == "mse":

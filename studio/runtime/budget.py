@@ -28,7 +28,7 @@ class BudgetedReader:
         self._bytes: dict[str, float] = {}
 
     def read(self, batch: Batch) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
-        """(part of `batch`, some of the tensors for it), until every tensor of every sample came."""
+        """(part of `batch`, some of its tensors), until every tensor of every sample came."""
         for part in self._parts(batch):
             for names in self._groups():
                 values = self._session.run(part, names)

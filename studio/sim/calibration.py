@@ -36,7 +36,9 @@ class _Observation:
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         # An odd step does not fall into step with the rows of an image.
         step = max(1, array.size // SAMPLED_ELEMENTS) | 1
-        self.histogram.add(array.reshape(-1)[:: step if array.size > SAMPLED_ELEMENTS else 1], low, high)
+        self.histogram.add(
+            array.reshape(-1)[:: step if array.size > SAMPLED_ELEMENTS else 1], low, high
+        )
 
     def result(self) -> TensorStatistics:
         counts, low, high = self.histogram.statistics()

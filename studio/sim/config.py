@@ -73,7 +73,9 @@ class QuantConfig(BaseModel):
         return self._replaced(target=target)
 
     def _replaced(self, **fields: Any) -> QuantConfig:
-        return parse_config({**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
+        return parse_config(
+            {**{name: getattr(self, name) for name in type(self).model_fields}, **fields}
+        )
 
 
 def parse_settings(values: Mapping[str, Any]) -> LayerSettings:
@@ -93,12 +95,13 @@ def parse_config(values: Any) -> QuantConfig:
 
 
 def parse_override(text: str) -> tuple[str, dict[str, Any]]:
-    """`LAYER:key=value[,key=value]` -> (layer, settings); ConfigError when it is not of that form."""
+    """`LAYER:key=value[,key=value]` -> (layer, settings); ConfigError if it has another form."""
     layer, colon, rest = text.rpartition(":")
     if not colon or not layer or "=" not in rest:
         raise ConfigError(
             f"The override {text!r} is not of the form LAYER:key=value.",
-            f"Give for example  features.0.conv:weight_bits=4 ; keys: {', '.join(LayerSettings.model_fields)}.",
+            "Give for example features.0.conv:weight_bits=4. Keys: "
+            f"{', '.join(LayerSettings.model_fields)}.",
         )
     settings = dict(part.partition("=")[::2] for part in rest.split(","))
     return layer, parse_settings(settings).given()
@@ -112,5 +115,7 @@ def _config_error(error: ValidationError, model: type[BaseModel]) -> ConfigError
         return ConfigError(
             f"Unknown setting {where!r}.", f"Known settings: {', '.join(known.model_fields)}."
         )
-    return ConfigError(f"The setting {where!r} is not valid: {first['msg']} (got {first['input']!r}).",
-                       "Bits go from 2 to 16; switches are true or false.")
+    return ConfigError(
+        f"The setting {where!r} is not valid: {first['msg']} (got {first['input']!r}).",
+        "Bits go from 2 to 16; switches are true or false.",
+    )

@@ -85,9 +85,7 @@ def _constant_encoding(graph: ModelGraph, name: str, spec: QuantSpec) -> Encodin
     return known[name, spec]
 
 
-def _make_room_for_bias(
-    graph: ModelGraph, row: TensorPlan, encodings: dict[str, Encoding]
-) -> None:
+def _make_room_for_bias(graph: ModelGraph, row: TensorPlan, encodings: dict[str, Encoding]) -> None:
     assert row.bias_of is not None
     source, weight = row.bias_of
     bias = np.abs(graph.constant(row.name).reshape(-1).astype(np.float64))
@@ -95,7 +93,9 @@ def _make_room_for_bias(
     needed = bias if before.axis is not None else bias.max(initial=0.0)
     smallest = needed / (LARGEST_BIAS * float(encodings[source].scale))
     if (smallest > before.scale).any():
-        scale = np.maximum(before.scale, np.nextafter(smallest.astype(np.float32), np.float32(np.inf)))
+        scale = np.maximum(
+            before.scale, np.nextafter(smallest.astype(np.float32), np.float32(np.inf))
+        )
         encodings[weight] = Encoding(before.grid, scale, before.zero_point, before.axis)
 
 

@@ -33,11 +33,13 @@ def _match(head: ir.Node, ops: tuple[str, ...], taken: set[ir.Node]) -> tuple[ir
     group = [head]
     for op in ops[1:]:
         value = group[-1].outputs[0]
-        uses = value.uses()
+        uses = tuple(value.uses())
         if value.is_graph_output() or len(uses) != 1:
             return None
         follower = uses[0].node
-        others = [operand for operand in follower.inputs if operand is not None and operand is not value]
+        others = [
+            operand for operand in follower.inputs if operand is not None and operand is not value
+        ]
         if follower.op_type != op or follower in taken or not all(map(is_constant, others)):
             return None
         group.append(follower)

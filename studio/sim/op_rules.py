@@ -1,4 +1,4 @@
-"""What ONNX says about an op's inputs: which are data, weights, biases; which axis holds channels."""
+"""What ONNX says about an op's inputs: which are data, weights, biases; the axis of channels."""
 
 from __future__ import annotations
 

@@ -45,9 +45,7 @@ class _Placement:
                 self._leave(name, Role.CONSTANT, "", "not read by any layer")
         unmatched = [name for name in self.config.layers if name not in self.matched]
         self.warnings += [f"The setting for {name!r} matches no layer." for name in unmatched]
-        tensors = {
-            name: self.tensors[name] for name in self._graph_order() if name in self.tensors
-        }
+        tensors = {name: self.tensors[name] for name in self._graph_order() if name in self.tensors}
         return Plan(self.target.name, tuple(self.layers), tensors, tuple(self.warnings))
 
     def _graph_order(self) -> list[str]:
@@ -141,12 +139,19 @@ class _Placement:
         return QuantSpec(grid, None, settings.act_observer, self.target.fixed_ranges.get(op or ""))
 
     def _place_weight(
-        self, node: ir.Node, value: ir.Value, layer: str, settings: LayerSettings, changed: frozenset[str]
+        self,
+        node: ir.Node,
+        value: ir.Value,
+        layer: str,
+        settings: LayerSettings,
+        changed: frozenset[str],
     ) -> None:
         name = value.name or ""
         if name in self.tensors:
             owner = self.tensors[name].layer
-            self.warnings.append(f"{layer} shares its weight {name} with {owner}: one encoding serves both.")
+            self.warnings.append(
+                f"{layer} shares its weight {name} with {owner}: one encoding serves both."
+            )
             return
         note = _not_quantizable(value)
         if not settings.weight_enabled:
@@ -167,7 +172,9 @@ class _Placement:
             name, Role.WEIGHT, layer, QuantSpec(grid, axis, settings.weight_observer), reason
         )
 
-    def _place_bias(self, value: ir.Value, data: ir.Value | None, weight: ir.Value, layer: str) -> None:
+    def _place_bias(
+        self, value: ir.Value, data: ir.Value | None, weight: ir.Value, layer: str
+    ) -> None:
         name = value.name or ""
         if name in self.tensors:
             return
@@ -176,11 +183,17 @@ class _Placement:
         if (self.config.bias or self.target.bias) == "float":
             self._leave(name, Role.BIAS, layer, "biases stay float by setting")
         elif input_plan is None or input_plan.spec is None:
-            self._leave(name, Role.BIAS, layer, "stays float because the layer's input is not quantized")
+            self._leave(
+                name, Role.BIAS, layer, "stays float because the layer's input is not quantized"
+            )
         elif weight_plan.spec is None:
-            self._leave(name, Role.BIAS, layer, "stays float because the layer's weight is not quantized")
+            self._leave(
+                name, Role.BIAS, layer, "stays float because the layer's weight is not quantized"
+            )
         elif not _one_value_per_channel(value):
-            self._leave(name, Role.BIAS, layer, "stays float because it is not one value per channel")
+            self._leave(
+                name, Role.BIAS, layer, "stays float because it is not one value per channel"
+            )
         else:
             axis = None
             if weight_plan.spec.axis is not None:
@@ -216,17 +229,25 @@ class _Placement:
                     continue
                 if not is_constant(operand):
                     inputs.append(operand.name or "")
-                elif operand is not weight and operand not in biases:
-                    if self._place_constant(node, slot, operand, layer, settings):
-                        constants.append(operand.name or "")
+                elif operand in (weight, *biases):
+                    continue
+                elif self._place_constant(node, slot, operand, layer, settings):
+                    constants.append(operand.name or "")
         for node in group[:-1]:
             self._leave(
-                node.outputs[0].name or "", Role.ACTIVATION, layer, f"inside {_title(group)}: runs as one kernel"
+                node.outputs[0].name or "",
+                Role.ACTIVATION,
+                layer,
+                f"inside {_title(group)}: runs as one kernel",
             )
         follows, note = self._place_outputs(last, layer, settings, changed)
         tensor = self.tensors[last.outputs[0].name or ""]
         keeps_act = not follows and not note
-        applies = _weight_only(settings) if weight is not None and _can_quantize(weight) else LayerSettings()
+        applies = (
+            _weight_only(settings)
+            if weight is not None and _can_quantize(weight)
+            else LayerSettings()
+        )
         if keeps_act:
             applies = applies.merged(_act_only(settings))
         self.layers.append(
@@ -301,7 +322,10 @@ class _Placement:
             elif op in follow.exact | follow.within_range and not _not_quantizable(value):
                 follows = self._follow(node, value, source, layer)
             else:
-                note = self._place_activation(value, Role.ACTIVATION, layer, settings, changed, op) or note
+                note = (
+                    self._place_activation(value, Role.ACTIVATION, layer, settings, changed, op)
+                    or note
+                )
         return follows, note
 
     def _follow(self, node: ir.Node, value: ir.Value, source: str, layer: str) -> str:
@@ -312,9 +336,15 @@ class _Placement:
             return source
         root = origin.tied_to or source
         if origin.spec.axis is not None:
-            self._leave(name, Role.ACTIVATION, layer, f"follows {source}, which is quantized per channel")
+            self._leave(
+                name, Role.ACTIVATION, layer, f"follows {source}, which is quantized per channel"
+            )
             return source
-        verb = "only moves values" if node.op_type in self.target.follow_ops.exact else "stays in the range"
+        verb = (
+            "only moves values"
+            if node.op_type in self.target.follow_ops.exact
+            else "stays in the range"
+        )
         self.tensors[name] = TensorPlan(
             name,
             Role.ACTIVATION,

@@ -6,8 +6,9 @@ already rounded and written in float, which runs faster.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -126,7 +127,10 @@ class _Builder:
     def constant(self, name: str, array: np.ndarray, dtype: ir.DataType) -> ir.Value:
         """A new initializer."""
         value = ir.val(
-            name, dtype=dtype, shape=array.shape, const_value=ir.Tensor(array, dtype=dtype, name=name)
+            name,
+            dtype=dtype,
+            shape=array.shape,
+            const_value=ir.Tensor(array, dtype=dtype, name=name),
         )
         self.graph.register_initializer(value)
         return value
@@ -174,7 +178,7 @@ class _Builder:
             nodes.append(node)
             return node.outputs[0]
 
-        def bounds(low: object, high: object, dtype: ir.DataType, kind: Callable) -> list[ir.Value]:
+        def bounds(low: Any, high: Any, dtype: ir.DataType, kind: Any) -> list[ir.Value]:
             return [
                 self.constant(f"{name}_clip_min", np.array(low, dtype=kind), dtype),
                 self.constant(f"{name}_clip_max", np.array(high, dtype=kind), dtype),

@@ -50,8 +50,8 @@ class Target(_Rule):
     """A rule file of `resources/targets`.
 
     fusions: op sequences that run as one kernel, so only the last output is quantized.
-    weight_storage_bits: smallest integer type weights are stored in (8 where the runtime has integer
-    kernels for 8-bit storage only). float_ops: ops whose results are never quantized, and why.
+    weight_storage_bits: smallest integer type weights are stored in (8 where integer kernels want
+    8-bit storage). float_ops: ops whose results are never quantized, and why.
     fixed_ranges: ops with a bounded output.
     """
 
@@ -89,7 +89,9 @@ def load_target(name: str) -> Target:
     try:
         return Target.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"The target file {path} cannot be read: {error}.", "Give a JSON rule file.") from None
+        raise ConfigError(
+            f"The target file {path} cannot be read: {error}.", "Give a JSON rule file."
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

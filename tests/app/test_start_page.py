@@ -111,7 +111,10 @@ def test_python_code_asks_first(window, qtbot, tmp_path):
     dialog.run.click()
     qtbot.waitUntil(lambda: window.session.document is not None, timeout=60000)
     assert marker.exists()
-    assert [layer.title for layer in window.session.document.plan.layers] == ["Input", "Conv + Relu"]
+    assert [layer.title for layer in window.session.document.plan.layers] == [
+        "Input",
+        "Conv + Relu",
+    ]
 
 
 def test_nothing_heavy_is_loaded_before_the_first_screen():

@@ -84,7 +84,9 @@ def runtime_quantize(x: np.ndarray, encoding: Encoding) -> np.ndarray:
             onnx.numpy_helper.from_array(encoding.zero_point.astype(dtype), "z"),
         ],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10
+    )
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"x": x})[0]
 

@@ -40,7 +40,9 @@ def test_mse_is_as_good_as_an_exhaustive_search(grid: Grid) -> None:
     found = error(values, mse(statistics_of(values), grid))
     low, high = float(values.min()), float(values.max())
     factors = np.linspace(0.01, 1, 60)
-    pairs = [(f, f) for f in factors] if grid.symmetric else [(f, g) for f in factors for g in factors]
+    pairs = (
+        [(f, f) for f in factors] if grid.symmetric else [(f, g) for f in factors for g in factors]
+    )
     best = min(error(values, encoding_from_range(low * f, high * g, grid)) for f, g in pairs)
     assert found <= 1.03 * best
     assert found < 0.5 * error(values, minmax(statistics_of(values), grid))
@@ -64,6 +66,8 @@ def test_weights_per_channel_have_one_scale_a_channel() -> None:
 def test_mse_of_weights_is_never_worse_than_minmax() -> None:
     weight = np.random.default_rng(5).standard_t(4, size=(8, 200)).astype(np.float32)
     plain, tuned = (weight_encoding(weight, S4, 0, name) for name in ("minmax", "mse"))
-    errors = [np.square(e.quantize_dequantize(weight) - weight).mean(axis=1) for e in (plain, tuned)]
+    errors = [
+        np.square(e.quantize_dequantize(weight) - weight).mean(axis=1) for e in (plain, tuned)
+    ]
     assert (errors[1] <= errors[0] * (1 + 1e-6)).all()
     assert errors[1].mean() < 0.8 * errors[0].mean()

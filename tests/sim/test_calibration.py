@@ -31,7 +31,9 @@ def true_ranges(graph, names, data):
         out = {**batch, **session.run(batch)}
         for name in names:
             values[name].append(out[name])
-    return {name: (min(v.min() for v in vs), max(v.max() for v in vs)) for name, vs in values.items()}
+    return {
+        name: (min(v.min() for v in vs), max(v.max() for v in vs)) for name, vs in values.items()
+    }
 
 
 @pytest.mark.parametrize("memory", [budget.MEMORY_BUDGET, 3000])

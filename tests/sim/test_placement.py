@@ -80,7 +80,11 @@ def test_result_read_twice_is_not_fused() -> None:
         }""",
         w=(4, 4, 1, 1),
     )
-    assert [layer.title for layer in place(graph, QuantConfig()).layers] == ["Input", "Conv", "Relu"]
+    assert [layer.title for layer in place(graph, QuantConfig()).layers] == [
+        "Input",
+        "Conv",
+        "Relu",
+    ]
 
 
 def test_matmul_with_added_constant_is_a_linear_layer_on_htp() -> None:
@@ -109,7 +113,12 @@ def test_settings_of_one_layer() -> None:
     assert (weight.grid.bits, weight.axis) == (4, None)
     assert (output.grid.bits, output.grid.symmetric) == (12, True)
     assert plan.tensors["w2"].reason.startswith("set for this layer")
-    assert plan.layers[2].changed == {"weight_bits", "weight_per_channel", "act_bits", "act_symmetric"}
+    assert plan.layers[2].changed == {
+        "weight_bits",
+        "weight_per_channel",
+        "act_bits",
+        "act_symmetric",
+    }
     assert plan.tensors["e"].spec == output, "the pooling behind it follows"
 
 
@@ -155,7 +164,7 @@ def test_integer_tensors_are_left_alone_with_a_reason() -> None:
     "text", ["conv", "conv:weight_bits", ":weight_bits=4", "conv:weight_bits=1", "conv:bits=4"]
 )
 def test_bad_overrides_are_named(text: str) -> None:
-    with pytest.raises(ConfigError, match="weight_bits|override|bits"):
+    with pytest.raises(ConfigError, match=r"weight_bits|override|bits"):
         parse_override(text)
 
 

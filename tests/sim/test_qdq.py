@@ -32,7 +32,9 @@ def largest_step(graph, plan, encodings, model) -> int:
     import torch
 
     layers = [layer for layer in plan.layers if plan.tensors[layer.output].spec and layer.nodes]
-    names = {n: f"{n}_dequantized" for layer in layers for n in layer.inputs if plan.tensors[n].spec}
+    names = {
+        n: f"{n}_dequantized" for layer in layers for n in layer.inputs if plan.tensors[n].spec
+    }
     names.update({n: n for layer in layers for n in layer.inputs if n not in names})
     wanted = {*names.values(), *(quantized_name(layer.output) for layer in layers)}
     session = Session(model, optimizations=Optimizations.NONE, outputs=sorted(wanted))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from PySide6.QtWidgets import QMessageBox, QWidget
 
+from studio.app.icons import pixmap
 from studio.errors import StudioError
 
 
@@ -14,11 +15,12 @@ def error_dialog(
 ) -> QMessageBox:
     """What failed, why, what to do; a button leads to the log."""
     box = QMessageBox(parent)
-    box.setIcon(QMessageBox.Icon.NoIcon)
+    box.setIconPixmap(pixmap("error", 28, "bad", parent.devicePixelRatioF()))
     box.setWindowTitle(f"{title} failed")
     box.setText(error.message)
     box.setInformativeText(error.hint)
-    box.addButton(QMessageBox.StandardButton.Close)
+    close = box.addButton(QMessageBox.StandardButton.Close)
+    box.setDefaultButton(close)
     button = box.addButton("Show log", QMessageBox.ButtonRole.ActionRole)
     button.clicked.connect(lambda: show_log())
     return box
