@@ -17,7 +17,6 @@ from PySide6.QtWidgets import (
 from studio.app.actions import Actions
 from studio.app.widgets import elided, label
 
-
 ROW_HEIGHT = 32
 
 

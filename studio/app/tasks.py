@@ -73,7 +73,7 @@ def open_model(request: OpenRequest) -> Work:
 def open_example() -> Work:
     def work(emit: Emit, cancel: CancelToken) -> Document:
         emit(Progress("Loading the engine", 0, 0))
-        from studio.app.example import open_digits
+        from studio.project.example import open_digits
 
         return open_digits(emit, cancel)
 

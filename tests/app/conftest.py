@@ -52,7 +52,7 @@ def _no_job_left():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def digits():  # type: ignore[no-untyped-def]
     """The bundled example, opened."""
-    from studio.app.example import open_digits
+    from studio.project.example import open_digits
     from studio.jobs import CancelToken, silent
 
     return open_digits(silent, CancelToken())

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from window_helpers import idle
+
 from studio.app.inspector.facts import coarser
 from studio.app.text import number
-from window_helpers import idle
 
 
 def test_empty_until_a_layer_is_selected(window, digits):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QMessageBox
+from window_helpers import SlowStep, idle, visible
 
 from studio.app import tasks
 from studio.app.workflow import StepState
 from studio.errors import DataError
 from studio.jobs import TensorRanges
-from window_helpers import SlowStep, idle, visible
 
 
 @pytest.fixture
@@ -173,5 +174,5 @@ def test_the_window_stays_fluent(window, digits, qtbot):
     window.session.evaluate()
     qtbot.waitUntil(idle(window), timeout=30000)
     timer.stop()
-    gaps = sorted(b - a for a, b in zip(ticks, ticks[1:], strict=False))
+    gaps = sorted(b - a for a, b in pairwise(ticks))
     assert gaps[len(gaps) // 2] < 0.05

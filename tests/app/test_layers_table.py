@@ -6,9 +6,9 @@ import pytest
 from PySide6.QtCore import QItemSelectionModel, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QComboBox, QMenu
+from window_helpers import idle
 
 from studio.app.layers.columns import A_BITS, COLUMNS, LAYER, RANGE, SQNR, W_BITS, W_GRANULARITY
-from window_helpers import idle
 
 
 @pytest.fixture

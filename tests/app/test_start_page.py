@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
+from window_helpers import visible
 
 from studio.resource_files import resource
-from window_helpers import visible
 
 DIGITS = resource("examples", "digits", "digits.onnx")
 
@@ -93,7 +93,8 @@ def test_python_code_asks_first(window, qtbot, tmp_path):
     source.write_text(
         "import pathlib, torch\n"
         f"pathlib.Path({str(marker)!r}).touch()\n"
-        "def make_net():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())\n"
+        "def make_net():\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())\n"
     )
     window.open_path(source)
     dialog = visible(ConsentDialog)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from studio.app.edits import describe_edit, reset_layers, set_bits, set_layers
 from window_helpers import idle
+
+from studio.app.edits import describe_edit, reset_layers, set_bits, set_layers
 
 
 def test_undo_and_redo_restore_settings_and_results(window, evaluated, qtbot):

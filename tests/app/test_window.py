@@ -8,11 +8,11 @@ import pytest
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QAccessible
 from PySide6.QtWidgets import QLabel, QWidget
+from window_helpers import visible
 
 from studio.app.command_palette import CommandPalette
 from studio.app.commands import COMMANDS
 from studio.app.theme import current_theme
-from window_helpers import visible
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from window_helpers import idle, visible
 
 from studio.app.dialogs.data import DataDialog
 from studio.app.dialogs.preprocess_form import PreprocessForm, numbers
 from studio.errors import ConfigError
 from studio.resource_files import resource
-from window_helpers import idle, visible
 
 TEST_DATA = resource("examples", "digits", "test.npz")
 

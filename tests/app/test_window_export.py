@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 from PySide6.QtWidgets import QLabel, QMessageBox
+from window_helpers import visible
 
 from studio.app.dialogs.export_summary import ExportSummaryDialog, quality_rows, verification_rows
-from window_helpers import visible
 
 
 def texts(dialog) -> str:
