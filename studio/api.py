@@ -12,12 +12,12 @@ from studio.analysis.evaluate import simulated_session
 from studio.data.arrays import ArrayData
 from studio.data.dataset import Dataset
 from studio.errors import ConfigError, DataError
-from studio.export.bundle import export_bundle
+from studio.export.bundle import VERIFIED_BATCH, export_bundle
 from studio.export.summary import ExportSummary
 from studio.graph.model import ModelGraph
 from studio.graph.open import open_model as open_graph
-from studio.jobs.events import CancelToken, Emit, silent
-from studio.project.steps import batch_size_for, input_specs
+from studio.jobs.events import CancelToken, Emit, Warned, silent
+from studio.project.steps import batched, input_specs
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.runtime.ops import unsupported_ops
@@ -73,7 +73,7 @@ class QuantSim:
         self,
         data: Dataset | Iterable[Arrays] | Arrays,
         *,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         emit: Emit = silent,
         cancel: CancelToken | None = None,
     ) -> QuantSim:
@@ -81,18 +81,20 @@ class QuantSim:
         (arrays, torch tensors, or mappings input name -> array). Raises DataError.
         """
         dataset = self._dataset(data)
-        size = batch_size_for(self.graph, batch_size)
-        batches = (batch.inputs for batch in dataset.batches(size, cancel=cancel))
+        usable, size = batched(self.graph, dataset, batch_size)
+        batches = (batch.inputs for batch in usable.batches(size, cancel=cancel))
         self.statistics = collect_statistics(
             self.graph,
             self.plan.observed,
             batches,
-            len(dataset),
+            len(usable),
             emit=emit,
             cancel=cancel or CancelToken(),
         )
+        for warning in usable.warnings:
+            emit(Warned(warning))
         self.encodings = compute_encodings(self.graph, self.plan, self.statistics)
-        self.data, self._session = dataset, None
+        self.data, self._session = usable, None
         return self
 
     def __call__(self, inputs: Arrays) -> Any:
@@ -101,7 +103,7 @@ class QuantSim:
         Returns torch tensors for torch tensors and arrays for arrays; a tuple if the model has
         several outputs. Raises ConfigError before calibration.
         """
-        if not self.encodings:
+        if self.data is None:
             raise ConfigError("The model is not calibrated yet.", "Call calibrate(data) first.")
         if self._session is None:
             self._session = simulated_session(self.graph, self.plan, self.encodings)
@@ -159,6 +161,7 @@ def export(
     """
     if sim.data is None:
         raise ConfigError("The model is not calibrated yet.", "Call calibrate(data) first.")
+    samples, batch_size = batched(sim.graph, sim.data, VERIFIED_BATCH)
     return export_bundle(
         sim.graph,
         sim.config,
@@ -171,8 +174,8 @@ def export(
         synthetic=sim.data.synthetic,
         evaluation=None,
         recipe=None,
-        samples=sim.data,
-        batch_size=batch_size_for(sim.graph, 8),
+        samples=samples,
+        batch_size=batch_size,
         emit=emit,
         cancel=cancel or CancelToken(),
     )

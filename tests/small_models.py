@@ -179,7 +179,9 @@ def custom_op(path: Path) -> Path:
     )
 
 
-def images(path: Path, count: int = 20, classes: int = 5, shape: tuple[int, ...] = (3, 6, 6)) -> Path:
+def images(
+    path: Path, count: int = 20, classes: int = 5, shape: tuple[int, ...] = (3, 6, 6)
+) -> Path:
     """A .npz with `x` (count, *shape) and `labels`."""
     labels = np.arange(count) % classes
     np.savez(path, x=numbers(20, count, *shape), labels=labels)

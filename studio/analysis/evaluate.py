@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TypeGuard
 
 import numpy as np
 
@@ -11,7 +10,7 @@ from studio.analysis.quality import Accuracy, DistanceMeter, Evaluation, LayerQu
 from studio.data.dataset import Batch, Dataset
 from studio.errors import DataError
 from studio.graph.model import ModelGraph
-from studio.jobs.events import CancelToken, Emit, Progress
+from studio.jobs.events import CancelToken, Emit, Progress, Warned
 from studio.quant.encoding import Encoding
 from studio.runtime.budget import BudgetedReader
 from studio.runtime.session import Optimizations, Session, float_session
@@ -27,8 +26,20 @@ class AccuracyMeter:
 
     def __init__(self) -> None:
         self._top1 = self._top5 = self._samples = 0
+        self.problem = ""
 
-    def add(self, scores: np.ndarray, labels: np.ndarray) -> None:
+    def add(self, scores: np.ndarray, labels: np.ndarray | None) -> None:
+        """Labels that are none of the classes make all accuracy void; `problem` then says so."""
+        if labels is None or self.problem:
+            return
+        classes = scores.shape[1]
+        wrong = labels[(labels < 0) | (labels >= classes)]
+        if wrong.size:
+            self.problem = (
+                f"The data have the label {wrong[0]}, the model has the {classes} classes 0 to "
+                f"{classes - 1}: no accuracy is measured."
+            )
+            return
         best = np.argsort(-scores, axis=1, kind="stable")[:, :5]
         hits = best == labels[:, None]
         self._top1 += int(hits[:, 0].sum())
@@ -36,8 +47,8 @@ class AccuracyMeter:
         self._samples += len(labels)
 
     def result(self) -> Accuracy | None:
-        """Percentages; None if nothing was added."""
-        if not self._samples:
+        """Percentages; None if nothing was added or a label is none of the classes."""
+        if not self._samples or self.problem:
             return None
         return Accuracy(100 * self._top1 / self._samples, 100 * self._top5 / self._samples)
 
@@ -62,11 +73,6 @@ def class_scores(output: np.ndarray) -> np.ndarray | None:
     if output.ndim < 2 or output.shape[1] < 2 or any(size != 1 for size in output.shape[2:]):
         return None
     return output.reshape(output.shape[:2])
-
-
-def labels_fit(labels: np.ndarray | None, scores: np.ndarray) -> TypeGuard[np.ndarray]:
-    """True if there are labels and each is one of the model's classes."""
-    return labels is not None and bool((labels >= 0).all() and (labels < scores.shape[1]).all())
 
 
 def simulated_session(
@@ -116,15 +122,16 @@ def evaluate(
         scores, other = class_scores(expected), class_scores(actual)
         if scores is not None and other is not None:
             agreement.add(scores, other)
-            if labels_fit(batch.labels, scores):
-                float_meter.add(scores, batch.labels)
-                meter.add(other, batch.labels)
+            float_meter.add(scores, batch.labels)
+            meter.add(other, batch.labels)
         done += len(batch.indices)
         emit(Progress("Evaluating", done, steps, f"{done} of {total} samples"))
     if not done:
         raise DataError(
             "There is no sample to evaluate on.", "Choose a folder with images or arrays."
         )
+    if meter.problem:
+        emit(Warned(meter.problem))
     del reference, simulated
     batches = data.subset(layer_total).batches(batch_size, cancel=cancel)
     layers = _layer_distances(graph, plan, encodings, batches, done, steps, emit, cancel)

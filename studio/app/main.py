@@ -6,12 +6,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QCoreApplication, QSettings, Qt, QTimer
+from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication
 
 from studio.app import crash
 from studio.app.settings import ViewSettings
+
+if TYPE_CHECKING:
+    from studio.app.theme import Theme
 
 NAME = "Quantization Studio"
 DESKTOP_FILE = "quantization-studio"
@@ -37,7 +42,7 @@ def run(path: str | None = None, settings: QSettings | None = None) -> int:
     sys.setswitchinterval(0.001)  # a job's Python code gives way to the window sooner
     crash.start_logging(crash.log_folder())
     from studio.app.theme import apply_theme
-    from studio.app.window import MainWindow, preferred_theme
+    from studio.app.window import MainWindow
 
     view = ViewSettings(settings or QSettings(DESKTOP_FILE, DESKTOP_FILE))
     apply_theme(app, preferred_theme(view.theme))
@@ -50,6 +55,7 @@ def run(path: str | None = None, settings: QSettings | None = None) -> int:
         chosen = Path(path)
         QTimer.singleShot(0, window, lambda: window.open_path(chosen))
     code = app.exec()
+    window.session.undo_stack.blockSignals(True)  # quit by a signal: it was not closed
     window.session.wait(10.0)
     return code
 
@@ -58,3 +64,13 @@ def _set_icon() -> None:
     from studio.app.icons import app_icon
 
     QApplication.setWindowIcon(app_icon())
+
+
+def preferred_theme(name: str) -> Theme:
+    """The remembered theme, else the desktop's, else dark."""
+    from studio.app.theme import DARK, LIGHT
+
+    if name:
+        return LIGHT if name == "light" else DARK
+    light = QGuiApplication.styleHints().colorScheme() is Qt.ColorScheme.Light
+    return LIGHT if light else DARK

@@ -62,8 +62,6 @@ def problem_rows(document: Document, job_warnings: tuple[str, ...]) -> list[Row]
     export = document.export
     if export is not None:
         found += [("Export", warning) for warning in export.warnings]
-        if export.verification is not None and not export.verification.passed:
-            found.append(
-                ("Export", "The exported file differs from the simulation by more than one step.")
-            )
+        if export.verification is not None and export.verification.problem:
+            found.append(("Export", export.verification.problem))
     return [Row(problem, role="warn") for problem in dict.fromkeys(found)]

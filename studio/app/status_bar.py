@@ -90,16 +90,13 @@ class StatusBar(QWidget):
         self._clock.timeout.connect(self._show_machine)
         self._clock.start()
         self._show_machine()
+        session.opened.connect(self._job_changed)
         self._job_changed()
-
-    def message(self, message: str) -> None:
-        """Say something when no job is running."""
-        if not self._session.busy:
-            self.title.setText(message)
 
     def _job_changed(self) -> None:
         job = self._session.job
         running = job is not None
+        self.setVisible(running or self._session.document is not None)
         self.bar.setVisible(running)
         self.cancel.setVisible(running)
         self.detail.setText("")
@@ -119,10 +116,9 @@ class StatusBar(QWidget):
         self.bar.setRange(0, progress.total)
         self.bar.setValue(progress.done)
         parts = [progress.phase] if progress.phase != self._session.job_step else []
-        if progress.detail:
-            parts.append(progress.detail)
-        elif progress.total:
-            parts.append(f"{progress.done} of {progress.total}")
+        words = text.progress(progress.done, progress.total, progress.detail)
+        if words:
+            parts.append(words)
         left = self._left.estimate(progress, time.monotonic())
         if left is not None:
             parts.append(f"{text.duration(left)} left")

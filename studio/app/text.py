@@ -34,14 +34,14 @@ def decibels(value: float) -> str:
 
 
 def percent(value: float, decimals: int = 1) -> str:
-    return f"{value:.{decimals}f} %"
+    return f"{value:.{decimals}f}\u00a0%"
 
 
 def share(value: float) -> str:
     """A share of 1 as percent; only a true 1 is shown as 100 %."""
     if value == 1.0:
-        return "100 %"
-    return f"{math.floor(value * 1e4) / 100:.2f} %"
+        return "100\u00a0%"
+    return f"{math.floor(value * 1e4) / 100:.2f}\u00a0%"
 
 
 def size(count: int) -> str:
@@ -72,5 +72,12 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def plural(amount: int, noun: str) -> str:
-    return f"{amount} {noun}" if amount == 1 else f"{amount} {noun}s"
+def progress(done: int, total: int, detail: str) -> str:
+    """`48 of 64 · batch 3`; counts of a few stages say nothing and are left out."""
+    counted = f"{done} of {total}" if total > 5 and " of " not in detail else ""
+    return " · ".join(part for part in (counted, detail) if part)
+
+
+def plural(amount: int, noun: str, many: str = "") -> str:
+    """`1 layer`, `3 layers`; `many` is the plural that is not formed with an s."""
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {many or noun + 's'}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, QTimer, QUrl, Signal
 from PySide6.QtGui import (
@@ -11,7 +13,6 @@ from PySide6.QtGui import (
     QDragEnterEvent,
     QDragLeaveEvent,
     QDropEvent,
-    QGuiApplication,
 )
 from PySide6.QtWidgets import (
     QApplication,
@@ -34,7 +35,6 @@ from studio.app.status_bar import StatusBar
 from studio.app.theme import DARK, LIGHT, apply_theme, current_theme, notifier
 from studio.errors import ConsentRequiredError, StudioError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from studio.app.workspace import Workspace
 
@@ -54,6 +54,7 @@ class MainWindow(QMainWindow):
         self.session = Session(self)
         self._close_when_idle = False
         self._after_data = ""
+        self._after_save: Callable[[], object] | None = None
         self._request: tasks.OpenRequest | None = None
         self.workspace: Workspace | None = None
         self.actions_table = Actions(self.session, self._handlers(), self)
@@ -89,7 +90,7 @@ class MainWindow(QMainWindow):
         self.unforeseen.connect(self._show_unforeseen, Qt.ConnectionType.QueuedConnection)
         self._show_title()
 
-    def _handlers(self):  # type: ignore[no-untyped-def]
+    def _handlers(self) -> dict[str, Callable[[], object]]:
         session = self.session
         return {
             "open": self.choose_file,
@@ -202,7 +203,7 @@ class MainWindow(QMainWindow):
             name, _, factory = path.name.rpartition(":")
             path = path.with_name(name)
         request = tasks.OpenRequest(path.absolute(), factory=factory)
-        if self.session.busy or not self._may_replace():
+        if self.session.busy or not self._may_replace(lambda: self.open_path(path)):
             return
         if request.is_python:
             self._ask_consent(request)
@@ -224,18 +225,22 @@ class MainWindow(QMainWindow):
 
     def open_example(self) -> None:
         """Open the bundled example."""
-        if not self.session.busy and self._may_replace():
+        if not self.session.busy and self._may_replace(self.open_example):
             self._request = None
             step = "Opening the example"
             self.session.start(step, tasks.open_example(), self.session.show)
 
-    def _may_replace(self) -> bool:
-        """Ask about unsaved changes; False if the user would rather stay."""
+    def _may_replace(self, again: Callable[[], object]) -> bool:
+        """Ask about unsaved changes; False if the user would rather stay.
+
+        If they choose to save first, `again` is called once that is done.
+        """
         if not self.session.modified:
             return True
         assert self.session.document is not None
         answer = messages.ask_unsaved(self, self.session.document.name)
         if answer == QMessageBox.StandardButton.Save:
+            self._after_save = again
             self.save()
             return False
         return answer == QMessageBox.StandardButton.Discard
@@ -253,7 +258,9 @@ class MainWindow(QMainWindow):
             return
         proposal = str(Path(self.settings.folder("save")) / f"{document.name}.qstudio")
         name, _ = QFileDialog.getSaveFileName(self, "Save project", proposal, "Project (*.qstudio)")
-        if name:
+        if not name:
+            self._after_save = None
+        else:
             path = Path(name)
             path = path if path.suffix == ".qstudio" else path.with_name(f"{path.name}.qstudio")
             self.settings.set_folder("save", path.parent)
@@ -261,7 +268,7 @@ class MainWindow(QMainWindow):
 
     def close_model(self) -> None:
         """Back to the first screen."""
-        if self._may_replace():
+        if self._may_replace(self.close_model):
             self.session.close_document()
 
     # -- steps ---------------------------------------------------------------------------------
@@ -315,10 +322,14 @@ class MainWindow(QMainWindow):
             dialog.open()
         elif step == "Saving" and document.path is not None:
             self.settings.add_recent(document.path)
+            if self._after_save is not None:
+                QTimer.singleShot(0, self._after_save)
+                self._after_save = None
         elif step.startswith("Opening") and self._request is not None:
             self.settings.add_recent(self._request.path)
 
     def _failed(self, step: str, error: StudioError) -> None:
+        self._after_save = None
         request = self._request
         if isinstance(error, ConsentRequiredError) and request is not None and not request.trust:
             self._ask_consent(request)
@@ -377,7 +388,7 @@ class MainWindow(QMainWindow):
                 self.session.cancel()
             event.ignore()
             return
-        if not self._close_when_idle and not self._may_replace():
+        if not self._close_when_idle and not self._may_replace(self.close):
             event.ignore()
             return
         self.settings.set_state("geometry", self.saveGeometry())
@@ -388,11 +399,3 @@ class MainWindow(QMainWindow):
         self.session.wait(10.0)
         self.session.undo_stack.blockSignals(True)  # it tells of its own end, too late
         event.accept()
-
-
-def preferred_theme(name: str):  # type: ignore[no-untyped-def]
-    """The remembered theme, else the desktop's, else dark."""
-    if name:
-        return LIGHT if name == "light" else DARK
-    light = QGuiApplication.styleHints().colorScheme() is Qt.ColorScheme.Light
-    return LIGHT if light else DARK

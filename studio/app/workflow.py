@@ -246,8 +246,7 @@ class WorkflowPanel(QWidget):
         self.refresh()
 
     def _show_progress(self, progress: Progress) -> None:
-        total = f" of {progress.total}" if progress.total else ""
-        detail = progress.detail or f"{progress.done}{total}"
+        detail = text.progress(progress.done, progress.total, progress.detail)
         if detail != self._progress:
             self._progress = detail
             self.refresh()

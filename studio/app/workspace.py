@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QHBoxLayout, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtCore import QPoint, Qt
+from PySide6.QtWidgets import QHBoxLayout, QMenu, QSplitter, QVBoxLayout, QWidget
 
 from studio.app import reports
 from studio.app.actions import Actions
@@ -58,6 +58,8 @@ class Workspace(QWidget):
         self._build()
         for table in (self.tensors, self.preparation):
             table.layer_chosen.connect(lambda name: session.select((name,)))
+        self.graph.view.activated.connect(self._edit_layer)
+        self.graph.view.context_menu_requested.connect(self._graph_menu)
         session.document_changed.connect(self.refresh)
         session.warned.connect(lambda _message: self._show_problems())
         self.refresh()
@@ -104,6 +106,19 @@ class Workspace(QWidget):
         layout.setSpacing(0)
         layout.addWidget(self.top_bar)
         layout.addLayout(row, 1)
+
+    def _edit_layer(self, name: str) -> None:
+        """Go from a box of the graph to its row."""
+        self._session.select((name,))
+        self.bottom.show_page("layers")
+        self.layers.table.setFocus()
+
+    def _graph_menu(self, name: str, position: QPoint) -> None:
+        if name:
+            menu = QMenu(self)
+            menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+            self.layers.fill_menu(menu)
+            menu.popup(position)
 
     def _splitters(self) -> tuple[tuple[str, QSplitter], ...]:
         return (

@@ -97,10 +97,12 @@ def _quantize(
                 document = do.export(document, out, emit=emit)
     assert document.calibration is not None
     if as_json:
+        from studio.export.bundle import export_dict
+
         print_json(
             {
                 "evaluation": document.evaluation,
-                "export": document.export,
+                "export": document.export and export_dict(document.export),
                 "synthetic_data": document.calibration.synthetic,
                 "warnings": [*document.graph.warnings, *document.plan.warnings, *emit.warnings],
             }
@@ -115,9 +117,7 @@ def _quantize(
     verification = document.export.verification if document.export else None
     if verification is not None and not verification.passed:
         raise VerificationError(
-            f"A layer of the exported file differs by {verification.largest} steps from the "
-            "simulation.",
-            "Look at the verification table in report.html.",
+            verification.problem, "Look at the verification table in report.html."
         )
     return 0
 
@@ -162,7 +162,7 @@ def verify(options: argparse.Namespace) -> int:
         print_verification(verification)
     if not verification.passed:
         raise VerificationError(
-            f"A layer differs by {verification.largest} steps from the simulation.",
+            verification.problem,
             "Export the model again; if it stays, please report it with report.html.",
         )
     return 0
@@ -202,10 +202,11 @@ def _config(options: argparse.Namespace) -> QuantConfig:
     from studio.project.recipe import read_json
     from studio.sim.config import QuantConfig, parse_config, parse_override
 
+    config = QuantConfig()
     if options.config is not None:
         config = parse_config(read_json(options.config, "configuration"))
-    else:
-        config = QuantConfig(target=options.target)
+    if options.target is not None:
+        config = config.with_target(options.target)
     given: dict[str, Any] = {
         "weight_bits": options.weight_bits,
         "act_bits": options.act_bits,

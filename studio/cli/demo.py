@@ -24,7 +24,9 @@ def run_demo(out: Path, as_json: bool) -> int:
         document = steps.evaluate(document, emit=emit)
         document = steps.export(document, out, emit=emit)
     # Without a screen Qt draws into memory.
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if sys.platform == "linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from studio.app.picture import save_picture
 

@@ -13,22 +13,22 @@ from studio.analysis.evaluate import (
     AccuracyMeter,
     AgreementMeter,
     class_scores,
-    labels_fit,
     simulated_session,
 )
 from studio.analysis.quality import DistanceMeter
 from studio.cli.output import ProgressLine
 from studio.data.dataset import Dataset
-from studio.errors import ConfigError
-from studio.export.bundle import VERIFIED_SAMPLES
+from studio.errors import ConfigError, DataError
+from studio.export.bundle import VERIFIED_BATCH, VERIFIED_SAMPLES
 from studio.export.folder import load_export
 from studio.export.summary import Verification
 from studio.export.verify import verify
-from studio.jobs.events import CancelToken, Emit, Progress
+from studio.jobs.events import CancelToken, Emit, Progress, Warned
 from studio.project.document import DataSettings, Document
-from studio.project.recipe import load_recipe
-from studio.project.steps import batch_size_for, open_dataset
+from studio.project.recipe import load_recipe, read_json
+from studio.project.steps import batched, open_dataset
 from studio.runtime.session import Optimizations, Session, float_session
+from studio.sim.config import parse_config
 
 Settings = Callable[[Document], DataSettings]
 
@@ -61,8 +61,9 @@ def verify_folder(folder: Path, options: argparse.Namespace, settings: Settings)
     """Compare `model.onnx` of an exported folder with the simulation of its encodings."""
     document, encodings = _load(folder)
     chosen = _folder_data(folder, document, options, settings)
-    dataset = open_dataset(document, chosen).subset(VERIFIED_SAMPLES)
-    batches = dataset.batches(min(8, batch_size_for(document.graph, chosen.batch_size)))
+    dataset, batch_size = batched(document.graph, open_dataset(document, chosen), VERIFIED_BATCH)
+    dataset = dataset.subset(VERIFIED_SAMPLES)
+    batches = dataset.batches(batch_size)
     with ProgressLine(options.json) as emit:
         return verify(
             document.graph,
@@ -77,12 +78,17 @@ def verify_folder(folder: Path, options: argparse.Namespace, settings: Settings)
 
 
 def _load(folder: Path) -> tuple[Document, Mapping[str, Any]]:
-    recipe = folder / "recipe.json"
-    if not recipe.is_file():
+    path = folder / "summary.json"
+    if not path.is_file():
         raise ConfigError(
-            f"{folder} has no recipe.json.", "Give a folder that an export of the studio wrote."
+            f"{folder} has no summary.json.", "Give a folder that an export of the studio wrote."
         )
-    config = load_recipe(recipe).config
+    summary = read_json(path, "summary")
+    if not isinstance(summary, dict) or "config" not in summary:
+        raise ConfigError(
+            f"{path} was not written by an export.", "Give a folder that an export wrote."
+        )
+    config = parse_config(summary["config"])
     graph, plan, encodings = load_export(folder, config)
     return Document(graph=graph, config=config, plan=plan), encodings
 
@@ -91,11 +97,14 @@ def _folder_data(
     folder: Path, document: Document, options: argparse.Namespace, settings: Settings
 ) -> DataSettings:
     """The data given on the command line, preprocessed as in the export unless said otherwise."""
-    recipe = load_recipe(folder / "recipe.json")
+    path = folder / "recipe.json"
+    recipe = load_recipe(path) if path.is_file() else None
     if options.data is None and not options.random_data:
+        if recipe is None:
+            raise DataError(f"{folder} does not say which data it was made with.", "Give --data.")
         return recipe.data
     chosen = settings(document)
-    if options.preprocess is None and recipe.data.preprocess is not None:
+    if options.preprocess is None and recipe is not None and recipe.data.preprocess is not None:
         chosen = chosen.model_copy(update={"preprocess": recipe.data.preprocess})
     return chosen
 
@@ -107,13 +116,13 @@ def _measure(
     options: argparse.Namespace,
     emit: Emit,
 ) -> dict[str, Any]:
-    limit = getattr(options, "limit", None) or len(dataset)
-    dataset = dataset.subset(limit)
+    dataset, batch_size = batched(document.graph, dataset, options.batch_size)
+    dataset = dataset.subset(options.limit or len(dataset))
     accuracy = {name: AccuracyMeter() for name in sessions}
     agreement = {name: AgreementMeter() for name in sessions}
     distance = {name: DistanceMeter() for name in sessions}
     done = 0
-    for batch in dataset.batches(batch_size_for(document.graph, options.batch_size)):
+    for batch in dataset.batches(batch_size):
         outputs = {name: _first(session.run(batch.inputs)) for name, session in sessions.items()}
         for name, output in outputs.items():
             distance[name].add(outputs["float"], output)
@@ -121,10 +130,12 @@ def _measure(
             if scores is None or reference is None:
                 continue
             agreement[name].add(reference, scores)
-            if labels_fit(batch.labels, scores):
-                accuracy[name].add(scores, batch.labels)
+            accuracy[name].add(scores, batch.labels)
         done += len(batch)
         emit(Progress("Evaluating", done, len(dataset)))
+    warnings = [*dataset.warnings, *filter(None, [accuracy["float"].problem])]
+    for warning in warnings:
+        emit(Warned(warning))
     results = []
     for name in sessions:
         hits = accuracy[name].result()
@@ -141,7 +152,7 @@ def _measure(
         "data": dataset.name,
         "samples": done,
         "synthetic_data": dataset.synthetic,
-        "warnings": list(dataset.warnings),
+        "warnings": warnings,
         "results": results,
     }
 

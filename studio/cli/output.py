@@ -32,6 +32,7 @@ class ProgressLine:
         self._phase = ""
         self._started = 0.0
         self.warnings: list[str] = []
+        """Every warning that came, once."""
 
     def __enter__(self) -> ProgressLine:
         return self
@@ -41,6 +42,8 @@ class ProgressLine:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
+            if event.message in self.warnings:
+                return
             self.warnings.append(event.message)
             if not self._quiet:
                 self._finish()
@@ -106,6 +109,11 @@ def decibels(value: float) -> str:
     return "exact" if value == math.inf else f"{value:.1f} dB"
 
 
+def _size(count: int) -> str:
+    """Bytes as `48.0 kB` or `4.91 MB`."""
+    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.2f} MB"
+
+
 def print_evaluation(evaluation: Evaluation) -> None:
     """Accuracy and distances, and the five worst layers."""
 
@@ -141,11 +149,15 @@ def print_export(summary: ExportSummary) -> None:
     """What was written, and the verification."""
     print(f"\nWritten to {summary.folder}{os.sep}")
     for artifact in summary.artifacts:
-        print(f"  {artifact.name:18} {artifact.bytes / 1e6:8.2f} MB  {artifact.what}")
+        print(f"  {artifact.name:18} {_size(artifact.bytes):>9}  {artifact.what}")
+    ratio = summary.float_bytes / max(summary.quantized_bytes, 1)
+    change = f"{ratio:.1f}x smaller" if ratio >= 1 else f"{1 / ratio:.1f}x larger"
     print(
-        f"size: {summary.float_bytes / 1e6:.2f} MB float, {summary.quantized_bytes / 1e6:.2f} MB "
-        f"quantized ({summary.float_bytes / max(summary.quantized_bytes, 1):.1f}x smaller)"
+        f"size: {_size(summary.float_bytes)} float, {_size(summary.quantized_bytes)} quantized "
+        f"({change})"
     )
+    for warning in summary.warnings:
+        print(f"warning: {warning}")
     if summary.verification is not None:
         print_verification(summary.verification)
 
@@ -159,6 +171,8 @@ def print_verification(verification: Verification) -> None:
         f"{100 * verification.identical:.3f} % of the integers identical, largest difference "
         f"{verification.largest} step(s)"
     )
+    if verification.problem:
+        print(f"  {verification.problem}")
     for end in (verification.plain, verification.optimized):
         agreement = "" if end.agreement is None else f", top-1 agreement {end.agreement:.1f} %"
         print(

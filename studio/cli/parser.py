@@ -60,13 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_common(quantize)
     quantize.add_argument(
         "--calibration-size",
-        type=int,
+        type=_count,
         default=64,
         metavar="N",
         help="samples to calibrate on (default: %(default)s)",
     )
     quantize.add_argument(
-        "--evaluation-size", type=int, metavar="N", help="samples to evaluate on (default: all)"
+        "--evaluation-size", type=_count, metavar="N", help="samples to evaluate on (default: all)"
     )
     quantize.add_argument("--no-evaluate", action="store_true", help="skip the evaluation")
     quantize.add_argument(
@@ -80,7 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model(evaluate, "MODEL_OR_DIR")
     _add_data(evaluate)
     _add_common(evaluate)
-    evaluate.add_argument("--limit", type=int, metavar="N", help="use N samples only")
+    evaluate.add_argument("--limit", type=_count, metavar="N", help="use N samples only")
     evaluate.set_defaults(run=commands.evaluate)
 
     verify = commands_parser.add_parser(
@@ -111,6 +111,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_common(targets)
     targets.set_defaults(run=commands.targets)
     return parser
+
+
+def _count(text: str) -> int:
+    """A number of samples, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of at least 1")
+    return int(text)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -152,12 +159,14 @@ def _add_data(parser: argparse.ArgumentParser, required: bool = True) -> None:
     parser.add_argument(
         "--preprocess", type=Path, metavar="FILE", help="preprocessing of images, JSON"
     )
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="samples at once (default: chosen for speed)"
+    )
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--target", default="onnxruntime", metavar="NAME", help="see: quant-studio targets"
+        "--target", metavar="NAME", help="see: quant-studio targets (default: onnxruntime)"
     )
     parser.add_argument(
         "--weight-bits", type=int, metavar="N", help="2 to 16 (default: the target's)"

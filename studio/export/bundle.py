@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ from studio.jobs.events import CancelToken, Emit, Progress
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.sim.config import QuantConfig
-from studio.sim.plan import Plan
+from studio.sim.plan import Plan, Role
 from studio.sim.qdq import Constants, insert_qdq
-from studio.sim.target import load_target
+from studio.sim.target import Target, load_target
 
 VERIFIED_SAMPLES = 32
 """Samples the exported file and the simulation are compared on."""
+
+VERIFIED_BATCH = 8
+"""Samples read at once for that, where nothing else is asked for."""
 
 _WHAT = {
     "model.onnx": "quantized model (QuantizeLinear / DequantizeLinear), runs in onnxruntime",
@@ -101,6 +104,24 @@ def export_bundle(
             _size(staging, "model_float.onnx"),
             _size(staging, "model.onnx"),
         )
+        warnings = (*graph.warnings, *plan.warnings, *_warnings(plan, target, synthetic))
+        summary = {
+            "model": graph.source.name,
+            "target": plan.target,
+            "config": config.model_dump(mode="json", exclude_none=True),
+            "synthetic_data": synthetic,
+            "calibration": {"data": calibration_data, "samples": calibration_samples},
+            "float_bytes": float_bytes,
+            "quantized_bytes": quantized_bytes,
+            "evaluation": None if evaluation is None else asdict(evaluation),
+            "verification": verification_dict(verification),
+            "warnings": warnings,
+            "unquantized": {
+                name: row.reason for name, row in plan.tensors.items() if row.spec is None
+            },
+        }
+        text = json.dumps(json_numbers(summary), indent=2)
+        (staging / "summary.json").write_text(text, encoding="utf-8")
         content = ReportContent(
             graph=graph,
             config=config,
@@ -112,28 +133,13 @@ def export_bundle(
             synthetic=synthetic,
             evaluation=evaluation,
             verification=verification,
-            artifacts=_artifacts(staging),
+            artifacts=(),
             float_bytes=float_bytes,
             quantized_bytes=quantized_bytes,
             created=datetime.now(),
             version=__version__,
         )
-        (staging / "report.html").write_text(report_html(content), encoding="utf-8")
-        summary = {
-            "model": graph.source.name,
-            "target": plan.target,
-            "synthetic_data": synthetic,
-            "calibration": {"data": calibration_data, "samples": calibration_samples},
-            "float_bytes": float_bytes,
-            "quantized_bytes": quantized_bytes,
-            "evaluation": None if evaluation is None else asdict(evaluation),
-            "verification": verification_dict(verification),
-            "unquantized": {
-                name: row.reason for name, row in plan.tensors.items() if row.spec is None
-            },
-        }
-        text = json.dumps(json_numbers(summary), indent=2)
-        (staging / "summary.json").write_text(text, encoding="utf-8")
+        _write_report(content, staging)
         artifacts = _artifacts(staging)
         cancel.check()
     emit(Progress("Exporting", 3, 3, "done"))
@@ -143,7 +149,42 @@ def export_bundle(
         float_bytes=float_bytes,
         quantized_bytes=quantized_bytes,
         verification=verification,
+        warnings=_warnings(plan, target, synthetic),
     )
+
+
+def _write_report(content: ReportContent, folder: Path) -> None:
+    """Write report.html, which names all files of the export and so its own size too."""
+    path = folder / "report.html"
+    for _ in range(2):
+        path.touch()
+        html = report_html(replace(content, artifacts=_artifacts(folder)))
+        path.write_text(html, encoding="utf-8")
+
+
+def _warnings(plan: Plan, target: Target, synthetic: bool) -> tuple[str, ...]:
+    """What whoever uses the exported files has to know."""
+    warnings = []
+    rows = [row for row in plan.tensors.values() if row.spec is not None]
+    bits = {row.spec.grid.bits for row in rows if row.spec and row.role is Role.WEIGHT}
+    narrow = " and ".join(f"{size}-bit" for size in sorted(bits) if size < 8)
+    if narrow and target.weight_storage_bits == 8:
+        warnings.append(
+            f"{narrow} weights are stored in 8 bits: onnxruntime has no {narrow} convolution "
+            "kernels."
+        )
+    if synthetic:
+        warnings.append("Calibrated on random data: ranges and accuracy are not those of real use.")
+    return tuple(warnings)
+
+
+def export_dict(summary: ExportSummary) -> dict[str, Any]:
+    """The summary with the verification's verdict, for JSON."""
+    verification = summary.verification
+    return {
+        **asdict(summary),
+        "verification": None if verification is None else verification_dict(verification),
+    }
 
 
 def verification_dict(verification: Verification) -> dict[str, Any]:

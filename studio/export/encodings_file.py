@@ -94,7 +94,13 @@ def read_encodings(path: Path, plan: Plan) -> dict[str, Encoding]:
         raise ConfigError(
             f"The encodings file {path} has version {version}.", "Version 1.0.0 can be read."
         )
-    return {entry["name"]: _encoding(entry, path, plan) for entry in entries}
+    try:
+        return {entry["name"]: _encoding(entry, path, plan) for entry in entries}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(
+            f"The encodings file {path} has an entry that cannot be read: {error!r}.",
+            "Give a 1.0.0 encodings file.",
+        ) from None
 
 
 def _encoding(entry: dict[str, Any], path: Path, plan: Plan) -> Encoding:
@@ -108,7 +114,14 @@ def _encoding(entry: dict[str, Any], path: Path, plan: Plan) -> Encoding:
     grid, axis = row.spec.grid, row.spec.axis
     scale = np.asarray(entry["scale"], dtype=np.float32)
     offset = np.asarray(entry["offset"], dtype=np.int64)
-    if entry["bw"] != grid.bits or entry["is_sym"] != grid.symmetric or scale.shape != offset.shape:
+    if (
+        entry["bw"] != grid.bits
+        or entry["is_sym"] != grid.symmetric
+        or scale.shape != offset.shape
+        or scale.ndim != 1
+        or (axis is None and scale.size != 1)
+        or not (np.isfinite(scale).all() and (scale > 0).all())
+    ):
         raise ConfigError(
             f"The encoding of {name} in {path.name} does not fit the configuration ({grid}).",
             "Use the configuration (recipe.json) that belongs to this file.",

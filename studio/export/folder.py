@@ -27,6 +27,16 @@ def load_export(folder: Path, config: QuantConfig) -> tuple[ModelGraph, Plan, di
     graph = open_model(folder / "model_float.onnx")
     plan = place(graph, config)
     encodings = read_encodings(folder / "model.encodings", plan)
+    for name, encoding in encodings.items():
+        shape = graph.value(name).shape
+        if encoding.axis is not None and (
+            shape is None or shape[encoding.axis] != encoding.channels
+        ):
+            raise ConfigError(
+                f"{folder / 'model.encodings'} has {encoding.channels} scales for {name} of shape "
+                f"{shape}.",
+                "Give a folder whose files come from one export.",
+            )
     encodings.update(bias_encodings(plan, encodings))
     missing = [name for name in plan.quantized if name not in encodings]
     if missing:

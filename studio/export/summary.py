@@ -37,7 +37,8 @@ class Verification:
     """onnxruntime against the simulation on `samples` samples.
 
     integer_nodes / float_nodes: how many compute nodes onnxruntime's optimised graph runs in
-    integers and in float.
+    integers and in float. different_constants: scales, zero points and weights in the file that
+    are not those of the encodings.
     """
 
     samples: int
@@ -46,6 +47,7 @@ class Verification:
     optimized: EndToEnd
     integer_nodes: int = 0
     float_nodes: int = 0
+    different_constants: tuple[str, ...] = ()
 
     @property
     def identical(self) -> float:
@@ -59,8 +61,25 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Every integer of every layer is at most one step away from the simulation."""
-        return self.largest <= 1
+        """The constants are those of the encodings, and every integer of every layer is at most one
+        step away from the simulation."""
+        return not self.problem
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the exported file; empty if nothing is."""
+        if self.different_constants:
+            return (
+                f"{len(self.different_constants)} constants of the exported file are not those of "
+                f"its encodings, the first is {self.different_constants[0]}."
+            )
+        if self.largest > 1:
+            worst = max(self.layers, key=lambda check: check.largest)
+            return (
+                f"The layer {worst.layer} of the exported file differs by {worst.largest} steps "
+                "from the simulation."
+            )
+        return ""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 
 from studio.analysis.evaluate import AgreementMeter, class_scores, simulated_name
 from studio.analysis.quality import DistanceMeter
+from studio.export.stored_constants import different_constants
 from studio.export.summary import EndToEnd, LayerCheck, Verification
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress
@@ -100,6 +101,7 @@ def verify(
         optimized=optimized_meter.result(optimizations=True),
         integer_nodes=integer_nodes,
         float_nodes=float_nodes,
+        different_constants=different_constants(graph, plan, encodings, path),
     )
 
 

@@ -26,7 +26,8 @@ class DataSettings(BaseModel):
     """Which data, how it is preprocessed, and how much of it is used.
 
     `path` None means random data, which has to be asked for and marks all results as synthetic.
-    `evaluation_size` None evaluates on everything.
+    `evaluation_size` None evaluates on everything. `batch_size` None chooses small batches, whose
+    activations stay in the processor's cache.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,7 +35,7 @@ class DataSettings(BaseModel):
     path: Path | None
     preprocess: Preprocess | None = None
     calibration_size: int = Field(default=64, ge=1)
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
     evaluation_size: int | None = Field(default=None, ge=1)
 
     @property

@@ -53,7 +53,7 @@ class Recipe(BaseModel):
     model: ModelReference
     data: DataSettings
     config: QuantConfig = QuantConfig()
-    steps: tuple[Step, ...] = Field(default=("calibrate", "evaluate", "export"))
+    steps: tuple[Step, ...] = Field(("calibrate", "evaluate", "export"), min_length=1)
     out: Path = Path("quantized")
 
 

@@ -6,6 +6,8 @@ numbers. Every step takes `emit` (what happens) and `cancel`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,11 +24,20 @@ from studio.graph.open import open_model
 from studio.jobs.events import CancelToken, Emit, Progress, Warned, silent
 from studio.project.document import Calibration, DataSettings, Document
 from studio.project.recipe import document_recipe
+from studio.project.whole_batches import WholeBatches
 from studio.runtime.ops import unsupported_ops
 from studio.sim.calibration import collect_statistics
 from studio.sim.config import QuantConfig
 from studio.sim.encodings import compute_encodings
 from studio.sim.placement import place
+
+
+CACHED_BYTES = 2**20
+"""Input bytes of a batch chosen by the studio; activations take some ten times as much."""
+
+LARGEST_BATCH = 64
+UNKNOWN_SIDE = 224
+"""Stands for a dynamic dimension where a size has to be guessed."""
 
 
 def open_document(
@@ -89,13 +100,29 @@ def _data(document: Document) -> tuple[DataSettings, Dataset, int]:
     if document.data is None:
         raise DataError("No data has been chosen.", "Choose a folder with images or arrays.")
     dataset = open_dataset(document, document.data)
-    return document.data, dataset, batch_size_for(document.graph, document.data.batch_size)
+    return document.data, *batched(document.graph, dataset, document.data.batch_size)
 
 
-def batch_size_for(graph: ModelGraph, wanted: int) -> int:
-    """`wanted`, or the batch size the model is fixed to."""
-    fixed = [spec.shape[0] for spec in input_specs(graph) if spec.shape and spec.shape[0]]
-    return fixed[0] or wanted if fixed else wanted
+def batched(graph: ModelGraph, dataset: Dataset, wanted: int | None) -> tuple[Dataset, int]:
+    """`dataset` and the batch size to read it with: `wanted` (None: one that fits the processor's
+    cache), or what the model is fixed to.
+
+    Raises DataError if there are fewer samples than a fixed batch size needs.
+    """
+    specs = input_specs(graph)
+    fixed = [spec.shape[0] for spec in specs if spec.shape and spec.shape[0]]
+    if not fixed or fixed[0] is None:
+        return dataset, wanted or cached_batch(specs)
+    return WholeBatches(dataset, fixed[0]), fixed[0]
+
+
+def cached_batch(specs: list[InputSpec]) -> int:
+    """Samples whose inputs take `CACHED_BYTES` together, 1 to `LARGEST_BATCH`."""
+    sizes = [
+        spec.dtype.itemsize * math.prod(side or UNKNOWN_SIDE for side in spec.shape[1:])
+        for spec in specs
+    ]
+    return min(max(CACHED_BYTES // max(sum(sizes), 1), 1), LARGEST_BATCH)
 
 
 def _report(dataset: Dataset, emit: Emit) -> None:
@@ -120,13 +147,18 @@ def calibrate(
     cancel = cancel or CancelToken()
     settings, dataset, batch_size = _data(document)
     subset = dataset.subset(settings.calibration_size)
-    total = len(subset)
-    batches = (batch.inputs for batch in subset.batches(batch_size, cancel=cancel))
+    read: list[int] = []  # fewer samples than there are pictures where some are broken
+
+    def inputs() -> Iterator[Mapping[str, np.ndarray]]:
+        for batch in subset.batches(batch_size, cancel=cancel):
+            read.append(len(batch))
+            yield batch.inputs
+
     statistics = collect_statistics(
-        document.graph, _candidates(document), batches, total, emit=emit, cancel=cancel
+        document.graph, _candidates(document), inputs(), len(subset), emit=emit, cancel=cancel
     )
     _report(subset, emit)
-    calibration = Calibration(statistics, dataset.name, total, dataset.synthetic)
+    calibration = Calibration(statistics, dataset.name, sum(read), dataset.synthetic)
     calibrated = replace(document, calibration=calibration, evaluation=None, export=None)
     return refresh_encodings(calibrated, emit=emit, cancel=cancel)
 

@@ -64,10 +64,12 @@ class Histogram:
             self._zeros += values.size
             return
         self._cover()
-        index = np.floor(values * np.float32(1.0 / self._width)).astype(np.int64)
-        index -= self._first
-        np.clip(index, 0, BINS - 1, out=index)
-        self._counts += np.bincount(index, minlength=BINS)
+        bins = values * np.float32(1.0 / self._width)
+        bins -= np.float32(self._first)
+        # Rounding may push a value at either end out by one bin.
+        np.maximum(bins, 0, out=bins)
+        np.minimum(bins, BINS - 1, out=bins)
+        self._counts += np.bincount(bins.astype(np.intp), minlength=BINS)
 
     def _cover(self) -> None:
         """Choose width and first bin so that the whole range is covered, keeping the counts."""

@@ -52,6 +52,8 @@ class Session:
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        # Planning memory by pattern slows runs down that hand out many tensors.
+        options.enable_mem_pattern = not outputs
         # Waiting threads sleep: spinning ones take the cores from the window and the data loader.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if optimizations is Optimizations.NONE:
@@ -70,6 +72,8 @@ class Session:
             ) from error
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
+        sizes = [value.shape[0] for value in self._session.get_inputs() if value.shape]
+        self.fixed_batch: int | None = next((n for n in sizes if isinstance(n, int)), None)
 
     def run(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
@@ -85,6 +89,14 @@ class Session:
                 "Check that the data have the shape and the type that the model expects.",
             ) from error
         return dict(zip(names, values, strict=True))
+
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the outputs whose every side is known."""
+        return {
+            value.name: tuple(value.shape)
+            for value in self._session.get_outputs()
+            if value.shape and all(isinstance(side, int) for side in value.shape)
+        }
 
 
 def float_session(graph: ModelGraph, outputs: Sequence[str] = ()) -> Session:

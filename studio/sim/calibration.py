@@ -12,8 +12,8 @@ from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress, TensorRanges
 from studio.quant.statistics import Histogram, TensorStatistics
 
-SAMPLED_ELEMENTS = 100_000
-"""Elements of a tensor counted in its histogram per run; the range always covers all."""
+COUNTED_PER_SAMPLE = 8192
+"""Elements of a tensor counted in its histogram for each sample; the range always covers all."""
 
 
 class _Observation:
@@ -34,11 +34,10 @@ class _Observation:
                 "Check the preprocessing (mean, std, scale) and the model's weights.",
             )
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        counted = COUNTED_PER_SAMPLE * len(array) if array.ndim else 1
         # An odd step does not fall into step with the rows of an image.
-        step = max(1, array.size // SAMPLED_ELEMENTS) | 1
-        self.histogram.add(
-            array.reshape(-1)[:: step if array.size > SAMPLED_ELEMENTS else 1], low, high
-        )
+        step = array.size // counted | 1 if array.size > counted else 1
+        self.histogram.add(array.reshape(-1)[::step], low, high)
 
     def result(self) -> TensorStatistics:
         counts, low, high = self.histogram.statistics()

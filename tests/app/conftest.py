@@ -52,8 +52,8 @@ def _no_job_left():  # type: ignore[no-untyped-def]
 @pytest.fixture(scope="session")
 def digits():  # type: ignore[no-untyped-def]
     """The bundled example, opened."""
-    from studio.project.example import open_digits
     from studio.jobs import CancelToken, silent
+    from studio.project.example import open_digits
 
     return open_digits(silent, CancelToken())
 

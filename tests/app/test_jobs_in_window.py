@@ -176,3 +176,14 @@ def test_the_window_stays_fluent(window, digits, qtbot):
     timer.stop()
     gaps = sorted(b - a for a, b in pairwise(ticks))
     assert gaps[len(gaps) // 2] < 0.05
+
+
+def test_saving_first_goes_on_with_closing(window, digits, qtbot, tmp_path):
+    from dataclasses import replace
+
+    window.session.show(replace(digits, path=tmp_path / "digits.qstudio"))
+    window.session.edit("data", lambda document: document.with_data(None))
+    answer("Save")
+    window.close()
+    qtbot.waitUntil(lambda: not window.isVisible(), timeout=10000)
+    assert (tmp_path / "digits.qstudio").exists()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, Qt
 from PySide6.QtGui import QAccessible
-from PySide6.QtWidgets import QLabel, QWidget
+from PySide6.QtWidgets import QLabel, QMenu, QWidget
 from window_helpers import visible
 
 from studio.app.command_palette import CommandPalette
@@ -42,6 +42,58 @@ def test_selection_is_the_same_everywhere(full, qtbot):
     space.ranges.plot.selected.emit("block1")
     assert full.session.current == "block1"
     assert table_selection(full) == ["block1"]
+
+
+def test_from_a_box_to_its_row_and_menu(full, qtbot):
+    space = full.workspace
+    space.layers.search.setText("stem")
+    space.graph.view.selected.emit("down.conv")
+    space.graph.view.context_menu_requested.emit("down.conv", full.mapToGlobal(QPoint(400, 300)))
+    menu = visible(QMenu)
+    off = next(action for action in menu.actions() if action.text() == "Keep weights in float")
+    off.trigger()
+    menu.close()
+    assert full.session.document.plan.layer("down.conv").settings.weight_enabled is False
+    space.layers.search.clear()
+    full.actions_table["log"].trigger()
+    space.graph.view.activated.emit("block1")
+    assert space.bottom.current == "layers"
+    assert table_selection(full) == ["block1"]
+
+
+def test_netron_gets_the_prepared_model_and_the_selection(full, qtbot, monkeypatch):
+    import onnx
+
+    from studio.app import netron_tab
+
+    class Pane(QWidget):
+        def __init__(self, parent=None):
+            super().__init__(parent)
+            self.shown, self.nodes = [], []
+
+        def show_model(self, name, data):
+            self.shown.append((name, data))
+
+        def select_node(self, name):
+            self.nodes.append(name)
+
+        def clear(self):
+            self.shown.clear()
+
+        def close_browser(self):
+            pass
+
+    monkeypatch.setattr(netron_tab, "NetronPane", Pane)
+    full.actions_table["netron"].trigger()
+    pane = full.workspace.netron.pane
+    qtbot.waitUntil(lambda: bool(pane.shown), timeout=10000)
+    name, data = pane.shown[0]
+    assert name == "digits.onnx"
+    nodes = [node.name for node in onnx.load_from_string(data).graph.node]
+    assert nodes == [node.name for node in full.session.document.graph.nodes()]
+    full.session.select(("down.conv",))
+    first = full.session.document.plan.layer("down.conv").nodes[0]
+    qtbot.waitUntil(lambda: pane.nodes[-1:] == [first])
 
 
 def test_graph_follows_the_document(full):

@@ -9,6 +9,7 @@ from PySide6.QtWidgets import QLabel, QMessageBox
 from window_helpers import visible
 
 from studio.app.dialogs.export_summary import ExportSummaryDialog, quality_rows, verification_rows
+from studio.app.text import percent, share
 
 
 def texts(dialog) -> str:
@@ -29,7 +30,7 @@ def test_export_ends_in_a_summary(window, evaluated, qtbot, tmp_path):
     assert dialog.verdict.text().startswith("Verified")
     assert dialog.verdict.property("role") == "good"
     assert "Optimisations off" in said
-    assert f"{evaluated.evaluation.accuracy.top1:.1f} %" in said
+    assert percent(evaluated.evaluation.accuracy.top1) in said
     assert float(dialog.ratio.text().rstrip("×")) == pytest.approx(
         summary.float_bytes / summary.quantized_bytes, abs=0.06
     )
@@ -54,7 +55,7 @@ def test_a_difference_is_not_called_verified(window, evaluated, qtbot, tmp_path)
     assert dialog.verdict.property("role") == "bad"
     assert "5 steps" in texts(dialog)
     assert "not measured" in dict(quality_rows(None))["Accuracy"]
-    assert dict(verification_rows(broken.verification))["Identical integers"].startswith("90.00 %")
+    assert dict(verification_rows(broken.verification))["Identical integers"].startswith(share(0.9))
 
 
 def test_failed_export_leaves_nothing_behind(window, evaluated, qtbot, tmp_path):

@@ -58,9 +58,10 @@ class DataDialog(QDialog):
         self.form_title = label("PREPROCESSING", "caption")
         self.no_form = label("Arrays are fed to the model as they are.", "muted", wrap=True)
         self.calibration = _spin(1, 1_000_000, 64, "Samples to calibrate on")
-        self.batch = _spin(1, 4096, 16, "Batch size")
+        self.batch = _spin(0, 4096, 0, "Batch size")
         self.evaluation = _spin(0, 10_000_000, 0, "Samples to evaluate on")
         self.evaluation.setSpecialValueText("all")
+        self.batch.setSpecialValueText("automatic")
         for spin in (self.calibration, self.evaluation):
             spin.setSuffix(" samples")
         self.preview = PreviewPane()
@@ -155,7 +156,7 @@ class DataDialog(QDialog):
             self.random.setChecked(data.path is None)
             self.path.setText(str(data.path or ""))
             self.calibration.setValue(data.calibration_size)
-            self.batch.setValue(data.batch_size)
+            self.batch.setValue(data.batch_size or 0)
             self.evaluation.setValue(data.evaluation_size or 0)
         self.from_path.setChecked(not self.random.isChecked())
         self._edited()
@@ -211,7 +212,7 @@ class DataDialog(QDialog):
             path=None if random else Path(words),
             preprocess=self.form.preprocess() if pictures and not random else None,
             calibration_size=self.calibration.value(),
-            batch_size=self.batch.value(),
+            batch_size=self.batch.value() or None,
             evaluation_size=self.evaluation.value() or None,
         )
 
@@ -269,5 +270,6 @@ def _spin(low: int, high: int, value: int, name: str) -> QSpinBox:
     spin.setValue(value)
     spin.setAccessibleName(name)
     spin.setFixedWidth(150)
+    spin.lineEdit().setTextMargins(6, 0, 0, 0)
     spin.setGroupSeparatorShown(True)
     return spin

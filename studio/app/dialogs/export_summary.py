@@ -117,7 +117,7 @@ class ExportSummaryDialog(QDialog):
         elif check.passed:
             words, role = "Verified: onnxruntime computes what was simulated", "good"
         else:
-            words, role = "onnxruntime differs from the simulation", "bad"
+            words, role = check.problem, "bad"
         self.verdict = label(words, role, wrap=True)
         self.folder = elided(str(summary.folder), "muted")
         ratio = summary.float_bytes / max(1, summary.quantized_bytes)

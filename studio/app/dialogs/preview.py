@@ -37,14 +37,16 @@ def preview_work(document: Document, settings: DataSettings) -> Callable[[Emit, 
     """Open the data of `settings` and take a few samples."""
 
     def work(emit: Emit, cancel: CancelToken) -> Preview:
+        from studio.data.images import ImageFolder
         from studio.project import steps
 
         dataset = steps.open_dataset(document, settings)
         cancel.check()
-        classes = getattr(dataset, "classes", {})
         labels = "no labels: accuracy cannot be measured"
-        if dataset.has_labels:
-            labels = f"{len(classes)} classes" if classes else "with labels"
+        if isinstance(dataset, ImageFolder) and dataset.listing.labels is not None:
+            labels = text.plural(len(np.unique(dataset.listing.labels)), "class", "classes")
+        elif dataset.has_labels:
+            labels = "with labels"
         first = steps.input_specs(document.graph)[0].name
         pictures = []
         for batch in dataset.subset(SHOWN).batches(1, cancel=cancel):

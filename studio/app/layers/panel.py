@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt
-from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence
+from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
-    QHeaderView,
     QLineEdit,
     QMenu,
     QTableView,
@@ -27,7 +26,8 @@ from studio.app.session import Session
 from studio.app.widgets import label, menu_button
 
 SQNR_LIMITS = (10, 15, 20, 25, 30, 40)
-WIDTHS = (220, 120, 64, 108, 70, 64, 70, 130, 90, 90)
+WIDTHS = (220, 104, 60, 106, 62, 58, 60, 122, 84, 84)
+NAME_WIDTH = 170
 
 
 class LayersTable(QTableView):
@@ -64,6 +64,11 @@ class LayersTable(QTableView):
         else:
             super().keyPressEvent(event)
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        others = sum(self.columnWidth(column) for column in range(1, len(COLUMNS)))
+        self.setColumnWidth(0, max(NAME_WIDTH, self.viewport().width() - others))
+
     def selected_text(self) -> str:
         """The selected rows as tab-separated values with a heading."""
         rows = sorted(index.row() for index in self.selectionModel().selectedRows())
@@ -88,10 +93,8 @@ class LayersPanel(QWidget):
         self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
         self.delegate = CellDelegate(self._edited, self.table)
         self.table.setItemDelegate(self.delegate)
-        header = self.table.horizontalHeader()
         for column, width in enumerate(WIDTHS):
             self.table.setColumnWidth(column, width)
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         self.empty = label("No layer matches the filters.", "muted")
         self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         layout = QVBoxLayout(self)
@@ -120,7 +123,7 @@ class LayersPanel(QWidget):
         self.search.textChanged.connect(self.filter.set_text)
         self.limit = menu_button("Filter by SQNR", "chip")
         self.limit.setMenu(QMenu(self.limit))
-        self.limit.setText("SQNR: any")
+        self.limit.setText("SQNR")
         self.limit.menu().addAction("Any").triggered.connect(lambda: self.set_limit(None))
         for value in SQNR_LIMITS:
             action = self.limit.menu().addAction(f"below {value} dB")
@@ -143,13 +146,16 @@ class LayersPanel(QWidget):
     def set_limit(self, decibels: float | None) -> None:
         """Show only layers with an SQNR below `decibels`."""
         self.filter.set_sqnr_below(decibels)
-        self.limit.setText("SQNR: any" if decibels is None else f"SQNR < {decibels} dB")
+        self.limit.setText("SQNR" if decibels is None else f"SQNR < {decibels} dB")
 
     def _refresh(self) -> None:
         document = self._session.document
         layers = document.plan.layers if document is not None else ()
         count = sum(bool(layer.changed) for layer in layers)
         self.changed.setText(f"{count} changed")
+        self.changed.setVisible(count > 0)
+        if not count:
+            self.changed.setChecked(False)
         self.limit.setEnabled(document is not None and document.evaluation is not None)
         self.limit.setToolTip("" if self.limit.isEnabled() else "Known after evaluation.")
         self._rows_changed()
@@ -166,6 +172,11 @@ class LayersPanel(QWidget):
         """Rows of the model that are selected, in table order."""
         indexes = sorted(self.table.selectionModel().selectedRows(), key=lambda index: index.row())
         return [self.filter.mapToSource(index).row() for index in indexes]
+
+    def chosen_rows(self) -> list[int]:
+        """Rows of the model that the session has selected, also those the filters hide."""
+        rows = (self.model.row(name) for name in self._session.selection)
+        return [row for row in rows if row is not None]
 
     def _selection_changed(self, selected: QItemSelection, deselected: QItemSelection) -> None:
         if self._syncing:
@@ -220,7 +231,7 @@ class LayersPanel(QWidget):
     def fill_menu(self, menu: QMenu) -> None:
         """Edits of all selected layers."""
         menu.clear()
-        rows = self.selected_rows()
+        rows = self.chosen_rows()
         for column in range(W_BITS, SQNR):
             entry = COLUMNS[column]
             fits = [row for row in rows if self.model.cell(self.model.index(row, column)).key]
@@ -232,7 +243,7 @@ class LayersPanel(QWidget):
                 action = submenu.addAction(shown)
                 action.triggered.connect(
                     lambda _checked=False, column=column, value=value: self.model.edit(
-                        self.selected_rows(), column, value
+                        self.chosen_rows(), column, value
                     )
                 )
         menu.addSeparator()
@@ -250,7 +261,7 @@ class LayersPanel(QWidget):
 
     def _set_enabled(self, kind: str, on: bool) -> None:
         column = next(i for i, entry in enumerate(COLUMNS) if entry.key == f"{kind}_bits")
-        rows = self.selected_rows()
+        rows = self.chosen_rows()
         fits = [row for row in rows if self.model.cell(self.model.index(row, column)).key]
         names = [self.model.name(row) for row in fits]
         if names:

@@ -169,6 +169,9 @@ class _BarPlot(PlotFrame):
 
     def apply_theme(self, theme: Theme) -> None:
         super().apply_theme(theme)
+        fill = theme.color("background")
+        fill.setAlpha(215)  # the label lies over other bars
+        self._label.fill = pg.mkBrush(fill)
         normal, outlier = self._colors(theme)
         waiting = theme.border_strong if theme.dark else theme.border
         names = (normal, waiting, outlier, theme.text)
