@@ -46,7 +46,7 @@ class Workspace(QWidget):
         self.tensors = TextTable(
             "Tensors",
             reports.TENSOR_TITLES,
-            (210, 80, 180, 170, 120, 80),
+            (210, 90, 180, 200, 130, 84),
             "No tensors.",
         )
         self.preparation = TextTable(

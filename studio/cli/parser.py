@@ -160,7 +160,7 @@ def _add_data(parser: argparse.ArgumentParser, required: bool = True) -> None:
         "--preprocess", type=Path, metavar="FILE", help="preprocessing of images, JSON"
     )
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="samples at once (default: chosen for speed)"
+        "--batch-size", type=_count, metavar="N", help="samples at once (default: chosen for speed)"
     )
 
 

@@ -30,8 +30,7 @@ def staged_folder(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
         yield staging
-        for path in sorted(staging.iterdir()):
-            os.replace(path, folder / path.name)
+        _move_files(staging, folder)
     except OSError as error:
         raise write_error(folder, error) from error
     finally:
@@ -39,6 +38,37 @@ def staged_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
         if not existed and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _move_files(source: Path, folder: Path) -> None:
+    """Move the files of `source` into `folder`: all, or on an error none."""
+    paths = sorted(source.iterdir())
+    replaced = source / ".replaced"
+    replaced.mkdir()
+    moved: list[Path] = []
+    try:
+        for path in paths:
+            target = folder / path.name
+            if target.exists():
+                _second_name(target, replaced / path.name)
+            os.replace(path, target)
+            moved.append(target)
+    except BaseException:
+        for target in moved:
+            before = replaced / target.name
+            if before.exists():
+                os.replace(before, target)
+            else:
+                target.unlink()
+        raise
+
+
+def _second_name(path: Path, other: Path) -> None:
+    """Keep the content of `path` as `other`, too: a link, or a copy where there are no links."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copy2(path, other)
 
 
 def write_error(path: Path, error: OSError) -> ExportError:

@@ -17,8 +17,9 @@ import numpy as np
 
 from studio.errors import ConfigError
 from studio.export.files import write_text
-from studio.jobs.events import CancelToken, Emit, silent
+from studio.jobs.events import CancelToken, Emit, Warned, silent
 from studio.project.document import Calibration, DataSettings, Document
+from studio.project.fingerprint import fingerprint
 from studio.project.recipe import ModelReference, read_json
 from studio.project.steps import open_document, refresh_encodings
 from studio.quant.statistics import TensorStatistics
@@ -46,6 +47,7 @@ def save_project(document: Document, path: Path) -> Document:
         "data": None if data is None else data.model_dump(mode="json"),
         "config": document.config.model_dump(mode="json", exclude_none=True),
         "calibration": _dump_calibration(document.calibration),
+        "fingerprint": fingerprint(document.graph),
     }
     write_text(path, json.dumps(values, indent=1))
     return replace(document, path=path)
@@ -54,7 +56,11 @@ def save_project(document: Document, path: Path) -> Document:
 def load_project(
     path: Path, *, trust: bool = False, emit: Emit = silent, cancel: CancelToken | None = None
 ) -> Document:
-    """Open a project file and its model. Raises ConfigError and what `open_document` raises."""
+    """Open a project file and its model.
+
+    A calibration that was made with other weights or another graph is left out, with a warning.
+    Raises ConfigError and what `open_document` raises.
+    """
     values = read_json(path, "project")
     base = path.parent.absolute()
     try:
@@ -64,7 +70,8 @@ def load_project(
         data = None if values["data"] is None else DataSettings.model_validate(values["data"])
         config = parse_config(values["config"])
         calibration = _load_calibration(values["calibration"])
-    except (KeyError, TypeError, ValueError) as error:
+        calibrated_graph = str(values["fingerprint"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path} is no valid project: {error}.", "Open the model itself instead."
         ) from None
@@ -73,6 +80,9 @@ def load_project(
     document = open_document(source, trust=trust, config=config, emit=emit, cancel=cancel)
     document = replace(document, data=data, path=path)
     if calibration is None:
+        return document
+    if fingerprint(document.graph) != calibrated_graph:
+        emit(Warned(f"{source.name} has changed since it was calibrated: calibrate it again."))
         return document
     document = replace(document, calibration=calibration)
     return refresh_encodings(document, emit=emit, cancel=cancel)
@@ -107,16 +117,24 @@ def _dump_calibration(calibration: Calibration | None) -> dict[str, Any] | None:
 def _load_calibration(values: Mapping[str, Any] | None) -> Calibration | None:
     if values is None:
         return None
-    statistics = {
-        name: TensorStatistics(
-            minimum=float(item["minimum"]),
-            maximum=float(item["maximum"]),
-            counts=np.frombuffer(base64.b64decode(item["counts"]), dtype="<i8").astype(np.int64),
-            low=float(item["low"]),
-            high=float(item["high"]),
-        )
-        for name, item in values["statistics"].items()
-    }
+    statistics = {name: _load_statistics(item) for name, item in values["statistics"].items()}
     return Calibration(
         statistics, str(values["data"]), int(values["samples"]), bool(values["synthetic"])
     )
+
+
+def _load_statistics(values: Mapping[str, Any]) -> TensorStatistics:
+    """Raises ValueError for what no tensor can have."""
+    counts = base64.b64decode(values["counts"], validate=True)
+    item = TensorStatistics(
+        minimum=float(values["minimum"]),
+        maximum=float(values["maximum"]),
+        counts=np.frombuffer(counts, dtype="<i8").astype(np.int64),
+        low=float(values["low"]),
+        high=float(values["high"]),
+    )
+    ends = (item.minimum, item.maximum, item.low, item.high)
+    ordered = item.minimum <= item.maximum and item.low <= item.high
+    if not (np.isfinite(ends).all() and ordered and (item.counts >= 0).all()):
+        raise ValueError("a range in its calibration is not valid")
+    return item

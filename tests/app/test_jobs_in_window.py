@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 
 import pytest
 from PySide6.QtCore import QTimer
@@ -159,23 +158,24 @@ def test_unsaved_changes_are_asked_about(window, digits, qtbot):
     assert not window.isVisible()
 
 
-def test_the_window_stays_fluent(window, digits, qtbot):
-    """Ticks of a timer in the GUI thread while the example is calibrated and evaluated."""
-    import time
-
+def test_events_are_drawn_once_a_tick(window, digits, monkeypatch, qtbot):
+    """A job may report thousands of times between two ticks; the newest report is drawn."""
+    names = digits.plan.observed
+    burst = tuple(
+        TensorRanges(batch, names, (-1.0,) * len(names), (float(batch),) * len(names))
+        for batch in range(1, 3001)
+    )
+    step = SlowStep(burst)
+    monkeypatch.setattr(tasks, "calibrate", step)
     window.session.show(digits)
-    ticks = []
-    timer = QTimer()
-    timer.setInterval(10)
-    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
-    timer.start()
+    drawn = []
+    window.session.ranges.connect(lambda ranges: drawn.append(ranges.batch))
     window.session.calibrate()
-    qtbot.waitUntil(idle(window), timeout=30000)
-    window.session.evaluate()
-    qtbot.waitUntil(idle(window), timeout=30000)
-    timer.stop()
-    gaps = sorted(b - a for a, b in pairwise(ticks))
-    assert gaps[len(gaps) // 2] < 0.05
+    qtbot.waitUntil(lambda: drawn[-1:] == [3000])
+    assert len(drawn) < 30
+    assert "live, batch 3000" in window.workspace.ranges.plot.caption.text()
+    step.release.set()
+    qtbot.waitUntil(idle(window))
 
 
 def test_saving_first_goes_on_with_closing(window, digits, qtbot, tmp_path):

@@ -100,6 +100,10 @@ def test_preprocess_form_round_trip(qtbot, tmp_path):
     value = Preprocess(resize=256, crop=(224, 224), mean=(0.5, 0.4, 0.3), std=(0.2, 0.2, 0.25))
     form.show_preprocess(value)
     assert form.preprocess() == value
+    odd = Preprocess(crop=(32, 32), mean=(127 / 255,), std=(128 / 255,))
+    form.show_preprocess(odd)
+    assert form.preprocess() == odd, "no digit is lost"
+    form.show_preprocess(value)
     form.fields["mean"].setText("127/255")
     assert form.preprocess().mean == pytest.approx((127 / 255,))
     form.fields["crop"].setText("200")

@@ -281,13 +281,14 @@ def test_a_pytorch_model_with_weights(cli: Cli, tmp_path: Path) -> None:
     assert "--trust" in cli.fails(4, "run", out / "recipe.json", "--out", tmp_path / "again")
 
 
-def test_help_version_and_wrong_words(cli: Cli) -> None:
+def test_help_version_and_wrong_words(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "out"
     assert "exit codes" in cli("--help").out
     assert __version__ in cli("--version").out
     assert cli("quantize", MODEL).code == 2
-    assert cli("quantize", MODEL, "--data", TEST, "--random-data", "--out", "x").code == 2
+    assert cli("quantize", MODEL, "--data", TEST, "--random-data", "--out", out).code == 2
     for words in (["--batch-size", "0"], ["--calibration-size", "-3"], ["--batch-size", "x"]):
-        result = cli("quantize", MODEL, "--data", TEST, "--out", "x", *words)
+        result = cli("quantize", MODEL, "--data", TEST, "--out", out, *words)
         assert result.code == 2
         assert words[0] in result.err
 

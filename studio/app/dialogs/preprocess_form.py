@@ -52,6 +52,12 @@ def numbers(words: str, name: str) -> list[float]:
     return result
 
 
+def exact(value: float) -> str:
+    """The shortest text that reads back as `value`."""
+    short = f"{value:.6g}"
+    return short if float(short) == value else repr(value)
+
+
 class PreprocessForm(QWidget):
     """`changed` is sent after every edit."""
 
@@ -106,7 +112,7 @@ class PreprocessForm(QWidget):
         for name, field in self.fields.items():
             given = getattr(value, name)
             items = given if isinstance(given, tuple) else () if given is None else (given,)
-            field.setText(", ".join(f"{item:.6g}" for item in items))
+            field.setText(", ".join(exact(item) for item in items))
         for name, box in self.choices.items():
             box.setCurrentText(getattr(value, name))
 

@@ -1,0 +1,40 @@
+"""Is this still the model that was calibrated?"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnx_ir as ir
+
+from studio.graph.model import ModelGraph
+
+_PLAIN = frozenset(
+    [
+        ir.AttributeType.FLOAT,
+        ir.AttributeType.FLOATS,
+        ir.AttributeType.INT,
+        ir.AttributeType.INTS,
+        ir.AttributeType.STRING,
+        ir.AttributeType.STRINGS,
+    ]
+)
+
+
+def fingerprint(graph: ModelGraph) -> str:
+    """A digest of the graph's operators, their plain attributes and all constants, in hex."""
+    digest = hashlib.blake2b(digest_size=16)
+    for node in graph.nodes():
+        plain = sorted(
+            (name, repr(attribute.value))
+            for name, attribute in node.attributes.items()
+            if attribute.type in _PLAIN
+        )
+        inputs = [None if value is None else value.name for value in node.inputs]
+        outputs = [value.name for value in node.outputs]
+        digest.update(repr((node.domain, node.op_type, inputs, outputs, plain)).encode())
+    for name in sorted(graph.initializers):
+        array = graph.constant(name)
+        digest.update(repr((name, str(array.dtype), array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,303 @@
+"""The encodings file: AIMET's 1.0.0 layout, its sign convention, and a lossless round trip."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import small_models
+from exporting import calibrated, constants, conv_document, export
+from onnx import helper
+
+from studio.errors import ConfigError
+from studio.export.encodings_file import encodings_document, read_encodings
+from studio.project.document import Document
+from studio.sim.config import QuantConfig
+from studio.sim.plan import Role
+
+# Entries of a file written by aimet-torch 2.42.0 for the net of `reference_net`, min-max, W8A8.
+SAMPLE: dict[str, Any] = {
+    "producer": {"package": "aimet-torch", "version": "2.42.0"},
+    "version": "1.0.0",
+    "activation_encodings": [
+        {
+            "name": "input",
+            "dtype": "INT",
+            "bw": 8,
+            "is_sym": False,
+            "scale": [0.015584656037390232],
+            "offset": [-107],
+            "enc_type": "PER_TENSOR",
+        },
+        {
+            "name": "/relu1/Relu_output_0",
+            "dtype": "INT",
+            "bw": 8,
+            "is_sym": False,
+            "scale": [0.007653066422790289],
+            "offset": [0],
+            "enc_type": "PER_TENSOR",
+        },
+        {
+            "name": "/conv2/Conv_output_0",
+            "dtype": "INT",
+            "bw": 8,
+            "is_sym": False,
+            "scale": [0.002323354361578822],
+            "offset": [-173],
+            "enc_type": "PER_TENSOR",
+        },
+        {
+            "name": "output",
+            "dtype": "INT",
+            "bw": 8,
+            "is_sym": False,
+            "scale": [0.0003901126328855753],
+            "offset": [-145],
+            "enc_type": "PER_TENSOR",
+        },
+    ],
+    "param_encodings": [
+        {
+            "name": "conv1.weight",
+            "dtype": "INT",
+            "bw": 8,
+            "is_sym": True,
+            "scale": [
+                0.0011733382707461715,
+                0.0011654787231236696,
+                0.0013141625095158815,
+                0.0013033049181103706,
+            ],
+            "offset": [-128, -128, -128, -128],
+            "enc_type": "PER_CHANNEL",
+        },
+        {
+            "name": "conv2.weight",
+            "dtype": "INT",
+            "bw": 8,
+            "is_sym": True,
+            "scale": [
+                0.0007956219487823546,
+                0.0010623900452628732,
+                0.0009715824271552265,
+                0.0010773380054160953,
+            ],
+            "offset": [-128, -128, -128, -128],
+            "enc_type": "PER_CHANNEL",
+        },
+        {
+            "name": "fc.weight",
+            "dtype": "INT",
+            "bw": 8,
+            "is_sym": True,
+            "scale": [0.0013376581482589245, 0.001334244036115706, 0.0013257920509204268],
+            "offset": [-128, -128, -128],
+            "enc_type": "PER_CHANNEL",
+        },
+    ],
+    "excluded_layers": [],
+    "quantizer_args": {
+        "quant_scheme": "min_max",
+        "param_bitwidth": 8,
+        "activation_bitwidth": 8,
+        "dtype": "int",
+        "is_symmetric": True,
+        "per_channel_quantization": True,
+    },
+}
+
+
+def parameter(index: int, *shape: int) -> np.ndarray:
+    n = np.arange(np.prod(shape))
+    return (np.sin(0.7 * n + index) * (0.05 + 0.02 * (n % 7))).astype(np.float32).reshape(shape)
+
+
+def reference_net(path: Path) -> Path:
+    """The net the sample was made from, with the sample's tensor names."""
+    return small_models.build(
+        path,
+        [
+            helper.make_node(
+                "Conv", ["input", "conv1.weight", "conv1.bias"], ["c1"], "conv1", pads=[1, 1, 1, 1]
+            ),
+            helper.make_node("Relu", ["c1"], ["/relu1/Relu_output_0"], "relu1"),
+            helper.make_node(
+                "Conv",
+                ["/relu1/Relu_output_0", "conv2.weight", "conv2.bias"],
+                ["/conv2/Conv_output_0"],
+                "conv2",
+            ),
+            helper.make_node("Flatten", ["/conv2/Conv_output_0"], ["/flat/Flatten_output_0"], "f"),
+            helper.make_node(
+                "Gemm",
+                ["/flat/Flatten_output_0", "fc.weight", "fc.bias"],
+                ["output"],
+                "fc",
+                transB=1,
+            ),
+        ],
+        {"input": (small_models.FLOAT, ["N", 2, 4, 4])},
+        {"output": (small_models.FLOAT, ["N", 3])},
+        {
+            "conv1.weight": parameter(1, 4, 2, 3, 3),
+            "conv1.bias": parameter(2, 4),
+            "conv2.weight": parameter(3, 4, 4, 1, 1),
+            "conv2.bias": parameter(4, 4),
+            "fc.weight": parameter(5, 3, 64),
+            "fc.bias": parameter(6, 3),
+        },
+    )
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Document:
+    cosine = np.cos(0.37 * np.arange(64)).astype(np.float32).reshape(2, 2, 4, 4)
+    samples = (2 * cosine + np.float32(0.3)).astype(np.float32)
+    config = QuantConfig().with_defaults(act_observer="minmax")
+    return calibrated(reference_net(tmp_path / "net.onnx"), {"input": samples}, config)
+
+
+def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {entry["name"]: entry for entry in entries}
+
+
+def test_encodings_of_weights_and_input_are_aimets(reference: Document) -> None:
+    document = encodings_document(reference.plan, reference.encodings)
+    ours = by_name(document["param_encodings"])
+    for expected in SAMPLE["param_encodings"]:
+        found = ours[expected["name"]]
+        np.testing.assert_allclose(found["scale"], expected["scale"], rtol=1e-6)
+        assert {**found, "scale": 0} == {**expected, "scale": 0}
+    found = by_name(document["activation_encodings"])["input"]
+    expected = SAMPLE["activation_encodings"][0]
+    np.testing.assert_allclose(found["scale"], expected["scale"], rtol=1e-6)
+    assert {**found, "scale": 0} == {**expected, "scale": 0}
+
+
+def test_activations_differ_from_aimets_by_its_rounded_weights_only(reference: Document) -> None:
+    """AIMET calibrates behind quantize-dequantized weights, we behind the float ones."""
+    ours = by_name(encodings_document(reference.plan, reference.encodings)["activation_encodings"])
+    for expected in SAMPLE["activation_encodings"]:
+        found = ours[expected["name"]]
+        assert found["scale"] == pytest.approx(expected["scale"], rel=0.01)
+        assert found["offset"][0] == pytest.approx(expected["offset"][0], abs=1)
+
+
+def kinds(value: Any) -> Any:
+    """Keys and types, the first element standing for a list."""
+    if isinstance(value, dict):
+        return {key: kinds(item) for key, item in sorted(value.items())}
+    if isinstance(value, list):
+        return [kinds(value[0])] if value else []
+    return type(value)
+
+
+def test_the_written_file_has_the_samples_keys_and_types(
+    reference: Document, tmp_path: Path
+) -> None:
+    export(reference, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "model.encodings").read_text("utf-8"))
+    assert kinds(written) == kinds(SAMPLE)
+    for key in ("version", "quantizer_args"):
+        found, expected = written[key], SAMPLE[key]
+        if key == "quantizer_args":
+            found = {**found, "quant_scheme": expected["quant_scheme"]}
+        assert found == expected
+
+
+@pytest.fixture(params=["default", "mixed", "symmetric", "qualcomm"])
+def document(tmp_path: Path, request: pytest.FixtureRequest) -> Document:
+    config = {
+        "default": QuantConfig(),
+        "mixed": QuantConfig()
+        .with_layers(["conv1"], weight_bits=4, act_bits=16, weight_per_channel=False)
+        .with_layers(["fc"], weight_bits=6, weight_symmetric=False, act_bits=5)
+        .with_layers(["conv2"], weight_enabled=False),
+        "symmetric": QuantConfig().with_defaults(act_symmetric=True),
+        "qualcomm": QuantConfig(target="qualcomm-htp").with_defaults(act_bits=16, weight_bits=4),
+    }[request.param]
+    return export(conv_document(tmp_path, config), tmp_path / "out")
+
+
+def entries(document: Document) -> dict[str, dict[str, Any]]:
+    written = json.loads((document.export.folder / "model.encodings").read_text("utf-8"))
+    return by_name([*written["activation_encodings"], *written["param_encodings"]])
+
+
+def test_one_entry_for_each_quantized_tensor_under_its_name_in_the_float_model(
+    document: Document,
+) -> None:
+    rows = document.plan.tensors
+    assert set(entries(document)) == {
+        name for name in document.plan.quantized if rows[name].role is not Role.BIAS
+    }
+    graph = onnx.load(document.export.folder / "model_float.onnx").graph
+    tensors = {value.name for value in graph.input} | {value.name for value in graph.initializer}
+    tensors |= {name for node in graph.node for name in node.output}
+    assert set(entries(document)) <= tensors
+
+
+def test_scale_and_offset_are_those_of_the_quantized_model(document: Document) -> None:
+    stored = constants(document.export.folder / "model.onnx")
+    for name, entry in entries(document).items():
+        np.testing.assert_array_equal(
+            np.float32(entry["scale"]), stored[f"{name}_scale"].reshape(-1)
+        )
+        signed = document.encodings[name].grid.signed
+        lowest = -(2 ** (entry["bw"] - 1)) if signed else 0
+        zero_point = stored[f"{name}_zero_point"].reshape(-1).astype(np.int64)
+        np.testing.assert_array_equal(entry["offset"], lowest - zero_point)
+
+
+def test_real_numbers_follow_from_scale_and_offset(document: Document) -> None:
+    """real = (q + offset) * scale with q from 0 to 2**bw - 1."""
+    for name, entry in entries(document).items():
+        encoding = document.encodings[name]
+        scale, offset = np.float64(entry["scale"]), np.int64(entry["offset"])
+        np.testing.assert_allclose(offset * scale, encoding.minimum.reshape(-1), rtol=1e-12)
+        highest = (2 ** entry["bw"] - 1 + offset) * scale
+        np.testing.assert_allclose(highest, encoding.maximum.reshape(-1), rtol=1e-12)
+        if entry["is_sym"]:
+            assert set(entry["offset"]) == {-(2 ** (entry["bw"] - 1))}
+
+
+def test_round_trip_is_exact(document: Document) -> None:
+    read = read_encodings(document.export.folder / "model.encodings", document.plan)
+    expected = {
+        name: encoding
+        for name, encoding in document.encodings.items()
+        if document.plan.tensors[name].role is not Role.BIAS
+    }
+    assert read == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"scale": [0.0]}, "does not fit"),
+        ({"scale": [-1.0]}, "does not fit"),
+        ({"scale": [float("nan")]}, "does not fit"),
+        ({"scale": [0.1, 0.1]}, "does not fit"),
+        ({"scale": [0.1, 0.1], "offset": [0, 0]}, "does not fit"),
+        ({"scale": 0.1, "offset": 0}, "does not fit"),
+        ({"scale": ["a"]}, "cannot be read"),
+        ({"offset": [10**30]}, "cannot be read"),
+        ({"bw": 4}, "does not fit"),
+        ({"is_sym": True}, "does not fit"),
+        ({"name": "nobody"}, "does not quantize"),
+        ({"name": []}, "cannot be read"),
+    ],
+)
+def test_bad_entries_are_refused(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    done = export(conv_document(tmp_path), tmp_path / "out")
+    path = tmp_path / "out" / "model.encodings"
+    values = json.loads(path.read_text("utf-8"))
+    values["activation_encodings"][0] |= change
+    path.write_text(json.dumps(values), "utf-8")
+    with pytest.raises(ConfigError, match=says):
+        read_encodings(path, done.plan)
