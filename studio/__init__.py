@@ -13,8 +13,12 @@ Importing `studio` imports neither Qt nor torch: names are loaded when first use
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
+
+# onnxruntime's wheels report usage over the network unless this is set before they are loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __version__ = "0.1.0"
 

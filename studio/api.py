@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from studio.analysis.evaluate import simulated_session
 from studio.data.arrays import ArrayData
-from studio.data.dataset import Dataset
+from studio.data.dataset import Dataset, InputSpec
 from studio.errors import ConfigError, DataError
 from studio.export.bundle import VERIFIED_BATCH, export_bundle
 from studio.export.summary import ExportSummary
@@ -127,25 +129,44 @@ class QuantSim:
                 f"No values for the model input {missing[0]!r}.",
                 f"Give a mapping with {', '.join(repr(spec.name) for spec in specs)}.",
             )
-        return {
-            spec.name: _array(given[spec.name]).astype(spec.dtype, copy=False) for spec in specs
-        }
+        return {spec.name: _array(given[spec.name], spec) for spec in specs}
 
     def _dataset(self, data: Any) -> Dataset:
         if isinstance(data, Dataset):
             return data
-        if isinstance(data, Mapping) or hasattr(data, "shape"):
-            batches = [self._named(data)]
-        else:
-            batches = [self._named(batch) for batch in data]
+        if isinstance(data, (str, bytes)) or not (
+            hasattr(data, "shape") or isinstance(data, Iterable)
+        ):
+            raise DataError(
+                f"{data!r} holds no samples.",
+                "Give an array, a dataset, or an iterable of batches.",
+            )
+        single = isinstance(data, Mapping) or hasattr(data, "shape")
+        batches = [self._named(batch) for batch in ([data] if single else data)]
         if not batches:
             raise DataError("There is no sample to calibrate on.", "Give at least one batch.")
-        arrays = {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
-        return ArrayData("arrays", arrays, None, input_specs(self.graph))
+        specs = input_specs(self.graph)
+        for index, batch in enumerate(batches):
+            ArrayData(f"batch {index}", batch, None, specs)  # complains about shapes
+        try:
+            arrays = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+        except ValueError:
+            raise DataError(
+                "The batches have samples of different shapes.", "Give all samples the same shape."
+            ) from None
+        return ArrayData("arrays", arrays, None, specs)
 
 
-def _array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+def _array(values: Any, spec: InputSpec) -> np.ndarray:
+    """`values` as an array of the input's type."""
+    try:
+        array = values.detach().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+        return array.astype(spec.dtype, copy=False)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"The values for the model input {spec.name!r} are no array of {spec.dtype}: {error}.",
+            "Give an array or a torch tensor.",
+        ) from None
 
 
 def export(
@@ -179,3 +200,13 @@ def export(
         emit=emit,
         cancel=cancel or CancelToken(),
     )
+
+
+class _CallablePackage(ModuleType):
+    """`studio.export` names the package; called, it is the function `export`."""
+
+    __call__ = staticmethod(export)
+
+
+# Importing the package sets the attribute `export` of `studio`, whatever else it was.
+sys.modules["studio.export"].__class__ = _CallablePackage

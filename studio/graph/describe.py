@@ -21,6 +21,7 @@ __all__ = [
 ]
 
 STACK = "pkg.torch.onnx.stack_trace"
+INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]|^torch[/\\]")
 FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 
 
@@ -30,7 +31,7 @@ def source_line(node: ir.Node) -> str:
     The innermost frame outside installed packages, else the innermost frame.
     """
     frames = FRAME.findall(node.metadata_props.get(STACK, ""))
-    own = [frame for frame in frames if not re.search(r"[/\\](site|dist)-packages[/\\]", frame[0])]
+    own = [frame for frame in frames if not INSTALLED.search(frame[0])]
     if not frames:
         return ""
     path, line = (own or frames)[-1]

@@ -31,7 +31,6 @@ from studio.sim.config import QuantConfig
 from studio.sim.encodings import compute_encodings
 from studio.sim.placement import place
 
-
 CACHED_BYTES = 2**20
 """Input bytes of a batch chosen by the studio; activations take some ten times as much."""
 

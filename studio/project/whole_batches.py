@@ -44,7 +44,7 @@ class WholeBatches:
     def subset(self, count: int) -> WholeBatches:
         """The most whole batches that `count` samples fill, and at least one."""
         whole = max(min(count, len(self)) // self._size, 1) * self._size
-        if whole == len(self) and not self._dropped:
+        if whole == len(self):
             return self
         return WholeBatches(self._source.subset(whole), self._size)
 

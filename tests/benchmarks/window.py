@@ -31,41 +31,46 @@ window.setCentralWidget(QLabel("hello"))
 
 STUDIO = """
 import sys
-from PySide6.QtCore import QSettings
-from studio.app.main import make_application
-app = make_application(sys.argv[:1])
-from studio.app.theme import apply_theme
-from studio.app.settings import ViewSettings
-from studio.app.window import MainWindow, preferred_theme
-view = ViewSettings(QSettings(sys.argv[1], QSettings.Format.IniFormat))
-apply_theme(app, preferred_theme(view.theme))
-window = MainWindow(view)
+from PySide6.QtCore import QCoreApplication, QSettings
+from studio.app import main
 """
 
-SHOW = """
+WATCH = """
+import os
 from PySide6.QtCore import QEvent, QObject
 class Watch(QObject):
     def eventFilter(self, target, event):
         if event.type() == QEvent.Type.Paint:
-            app.removeEventFilter(self)
-            sys.stdout.write("drawn")
-            sys.stdout.flush()
-            import os; os._exit(0)
+            os._exit(0)
         return False
 watch = Watch()
+"""
+
+SHOW_BARE = """
 app.installEventFilter(watch)
 window.show()
 app.exec()
 """
 
+SHOW_STUDIO = """
+make = main.make_application
+def make_watched(arguments):
+    app = make(arguments)
+    app.installEventFilter(watch)
+    return app
+main.make_application = make_watched
+main.run(None, QSettings(sys.argv[1], QSettings.Format.IniFormat))
+"""
+
 
 def startup(rounds: int) -> None:
     times: dict[str, list[float]] = {"bare PySide6 window": [], "studio": []}
+    programs = (BARE + WATCH + SHOW_BARE, STUDIO + WATCH + SHOW_STUDIO)
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(rounds + 1):
-            for (_, values), code in zip(times.items(), (BARE, STUDIO), strict=True):
+            for (_, values), code in zip(times.items(), programs, strict=True):
                 start = time.perf_counter()
-                words = [sys.executable, "-c", code + SHOW, str(Path(folder) / "view.ini")]
+                words = [sys.executable, "-c", code, str(Path(folder) / "view.ini")]
                 subprocess.run(words, check=True, capture_output=True)
                 values.append(time.perf_counter() - start)
     medians = {name: statistics.median(values[1:]) for name, values in times.items()}
