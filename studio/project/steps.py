@@ -74,7 +74,8 @@ def input_specs(graph: ModelGraph) -> list[InputSpec]:
     specs = []
     for value in graph.inputs:
         sizes = [] if value.shape is None else list(value.shape)
-        shape = tuple(size if isinstance(size, int) else None for size in sizes)
+        # Some exporters write -1 for a dynamic side.
+        shape = tuple(size if isinstance(size, int) and size > 0 else None for size in sizes)
         dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
         specs.append(InputSpec(value.name or "", shape, dtype))
     return specs

@@ -73,7 +73,9 @@ class Session:
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
         sizes = [value.shape[0] for value in self._session.get_inputs() if value.shape]
-        self.fixed_batch: int | None = next((n for n in sizes if isinstance(n, int)), None)
+        self.fixed_batch: int | None = next(
+            (size for size in sizes if isinstance(size, int) and size > 0), None
+        )
 
     def run(
         self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None
@@ -95,7 +97,7 @@ class Session:
         return {
             value.name: tuple(value.shape)
             for value in self._session.get_outputs()
-            if value.shape and all(isinstance(side, int) for side in value.shape)
+            if value.shape and all(isinstance(side, int) and side > 0 for side in value.shape)
         }
 
 

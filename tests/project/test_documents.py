@@ -159,3 +159,9 @@ def test_random_data_is_the_same_each_time(tmp_path: Path) -> None:
     assert first.encodings == second.encodings
     assert first.calibration.synthetic
     assert np.isfinite([item.minimum for item in first.calibration.statistics.values()]).all()
+
+
+def test_a_batch_size_of_minus_one_is_dynamic(tmp_path: Path) -> None:
+    free, warnings = calibrate_fixed(tmp_path, -1, 22)
+    assert free.calibration.samples == 22
+    assert warnings == []
