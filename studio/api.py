@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,8 @@ from studio.analysis.evaluate import simulated_session
 from studio.data.arrays import ArrayData
 from studio.data.dataset import Dataset, InputSpec
 from studio.errors import ConfigError, DataError
-from studio.export.bundle import VERIFIED_BATCH, export_bundle
-from studio.export.summary import ExportSummary
+from studio.exporting.bundle import VERIFIED_BATCH, export_bundle
+from studio.exporting.summary import ExportSummary
 from studio.graph.model import ModelGraph
 from studio.graph.open import open_model as open_graph
 from studio.jobs.events import CancelToken, Emit, Warned, silent
@@ -200,13 +198,3 @@ def export(
         emit=emit,
         cancel=cancel or CancelToken(),
     )
-
-
-class _CallablePackage(ModuleType):
-    """`studio.export` names the package; called, it is the function `export`."""
-
-    __call__ = staticmethod(export)
-
-
-# Importing the package sets the attribute `export` of `studio`, whatever else it was.
-sys.modules["studio.export"].__class__ = _CallablePackage

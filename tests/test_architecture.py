@@ -22,11 +22,11 @@ MAY_KNOW = {
     "data": set(),
     "quant": set(),
     "graph": set(),
-    "runtime": {"graph", "quant"},
+    "runtime": {"graph"},
     "sim": {"graph", "quant", "runtime", "jobs"},
     "analysis": {"data", "graph", "jobs", "quant", "runtime", "sim"},
-    "export": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim"},
-    "project": {"analysis", "data", "export", "graph", "jobs", "quant", "runtime", "sim"},
+    "exporting": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim"},
+    "project": {"analysis", "data", "exporting", "graph", "jobs", "quant", "runtime", "sim"},
 }
 EVERYTHING_BELOW = set(MAY_KNOW) - {"errors", "resource_files"}
 MAY_KNOW |= {

@@ -53,7 +53,7 @@ def run(path: str | None = None, settings: QSettings | None = None) -> int:
     QTimer.singleShot(0, app, _set_icon)
     if path is not None:
         chosen = Path(path)
-        QTimer.singleShot(0, window, lambda: window.open_path(chosen))
+        QTimer.singleShot(0, window, lambda: window.files.open_path(chosen))
     code = app.exec()
     window.session.undo_stack.blockSignals(True)  # quit by a signal: it was not closed
     window.session.wait(10.0)

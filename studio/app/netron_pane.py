@@ -11,7 +11,10 @@ import atexit
 import datetime
 import html
 import json
+import os
 import re
+import subprocess
+import sys
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +83,23 @@ def register_netron_scheme() -> None:
     WebEngine itself is imported when a pane is first shown: it takes time to load.
     """
     QCoreApplication.setAttribute(Qt.ApplicationAttribute.AA_ShareOpenGLContexts)
+
+
+def sandbox_possible() -> bool:
+    """False where Chromium would end the process instead of starting without its sandbox.
+
+    It refuses to run as root, and it needs the user namespaces that some Linux systems forbid. The
+    pane shows only Netron's own pages, which can reach neither files nor the network.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    if os.geteuid() == 0:
+        return False
+    probe = ["unshare", "--user", "--map-root-user", "true"]
+    try:
+        return subprocess.run(probe, capture_output=True, timeout=5).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return True
 
 
 def index_page(name: str, theme: Theme) -> str:
@@ -248,6 +268,8 @@ class _Browser:
     """View, page, profile and scheme handler of one pane. Raises ImportError without WebEngine."""
 
     def __init__(self, parent: QWidget) -> None:
+        if not sandbox_possible():
+            os.environ["QTWEBENGINE_DISABLE_SANDBOX"] = "1"
         from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineProfile, QWebEngineScript
         from PySide6.QtWebEngineWidgets import QWebEngineView
 

@@ -41,7 +41,6 @@ class RangesPanel(QWidget):
         self._session = session
         self._weights: dict[tuple[int, str, int], WeightRanges] = {}
         self._wanted: tuple[int, str, int] | None = None
-        self._batches = ""
         self.plot = RangePlot()
         self.weights = WeightRangePlot()
         self.split = QSplitter(Qt.Orientation.Vertical)
@@ -98,7 +97,9 @@ class RangesPanel(QWidget):
         shown = self._labels(document, (*names, *waiting))
         self.plot.set_ranges(shown, [low for low, _ in spans], [high for _, high in spans])
         self._highlight()
-        self.plot.set_caption("Activation ranges", f"live, batch {ranges.batch}")
+        progress = self._session.live_progress
+        seen = text.progress(progress.done, progress.total, progress.detail) if progress else ""
+        self.plot.set_caption("Activation ranges", f"live, {seen}" if seen else "live")
 
     def _labels(self, document: Document, tensors: Sequence[str]) -> list[str]:
         """Names of layers, or of tensors where a layer has more than one."""

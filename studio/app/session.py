@@ -57,6 +57,7 @@ class Session(QObject):
         self.job_step = ""
         self.job_warnings: tuple[str, ...] = ()
         self.live_ranges: TensorRanges | None = None
+        self.live_progress: Progress | None = None
         self.selection: tuple[str, ...] = ()
         self._then: Callable[[Any], None] | None = None
         self._results_unsaved = False
@@ -173,7 +174,7 @@ class Session(QObject):
         if self._refresh is not None:
             self._refresh.cancel()
         self._refresh_timer.stop()
-        self.live_ranges = None
+        self.live_ranges, self.live_progress = None, None
         self.job_warnings = ()
         self._then = then
         self.job_step = step
@@ -238,11 +239,12 @@ class Session(QObject):
                 self.warned.emit(event.message)
             else:
                 newest[type(event)] = event
+        if Progress in newest:
+            self.live_progress = newest[Progress]
+            self.progress.emit(self.live_progress)
         if TensorRanges in newest:
             self.live_ranges = newest[TensorRanges]
             self.ranges.emit(self.live_ranges)
-        if Progress in newest:
-            self.progress.emit(newest[Progress])
 
     def _end(self, job: Job[Any]) -> None:
         job.wait(1.0)
@@ -254,7 +256,7 @@ class Session(QObject):
             self.job_changed.emit()
             self.step_done.emit(step)
             return
-        self.live_ranges = None
+        self.live_ranges, self.live_progress = None, None
         self.job_changed.emit()
         if job.state is JobState.FAILED:
             assert job.error is not None

@@ -18,29 +18,27 @@ from PySide6.QtWidgets import (
     QApplication,
     QFileDialog,
     QMainWindow,
-    QMessageBox,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
 
-from studio.app import crash, tasks
+from studio.app import crash
 from studio.app.actions import Actions
 from studio.app.dialogs import messages
+from studio.app.files import OPENABLE, Files
 from studio.app.look import window_style
 from studio.app.session import Session
 from studio.app.settings import ViewSettings
 from studio.app.start_page import StartPage
 from studio.app.status_bar import StatusBar
 from studio.app.theme import DARK, LIGHT, apply_theme, current_theme, notifier
-from studio.errors import ConsentRequiredError, StudioError
+from studio.errors import StudioError
 
 if TYPE_CHECKING:
     from studio.app.workspace import Workspace
 
 TITLE = "Quantization Studio"
-OPEN_FILTER = "Models and projects (*.onnx *.py *.qstudio);;All files (*)"
-OPENABLE = (".onnx", ".py", ".qstudio")
 
 
 class MainWindow(QMainWindow):
@@ -54,15 +52,14 @@ class MainWindow(QMainWindow):
         self.session = Session(self)
         self._close_when_idle = False
         self._after_data = ""
-        self._after_save: Callable[[], object] | None = None
-        self._request: tasks.OpenRequest | None = None
+        self.files = Files(self.session, settings, self)
         self.workspace: Workspace | None = None
         self.actions_table = Actions(self.session, self._handlers(), self)
         self.addActions(self.actions_table.all())
         self.start_page = StartPage(settings)
-        self.start_page.open_requested.connect(self.choose_file)
-        self.start_page.example_requested.connect(self.open_example)
-        self.start_page.path_chosen.connect(self.open_path)
+        self.start_page.open_requested.connect(self.files.choose)
+        self.start_page.example_requested.connect(self.files.open_example)
+        self.start_page.path_chosen.connect(self.files.open_path)
         self.status = StatusBar(self.session)
         self.pages = QStackedWidget()
         self.pages.addWidget(self.start_page)
@@ -91,13 +88,13 @@ class MainWindow(QMainWindow):
         self._show_title()
 
     def _handlers(self) -> dict[str, Callable[[], object]]:
-        session = self.session
+        session, files = self.session, self.files
         return {
-            "open": self.choose_file,
-            "example": self.open_example,
-            "save": self.save,
-            "save_as": self.save_as,
-            "close": self.close_model,
+            "open": files.choose,
+            "example": files.open_example,
+            "save": files.save,
+            "save_as": files.save_as,
+            "close": files.close_model,
             "quit": self.close,
             "undo": session.undo_stack.undo,
             "redo": session.undo_stack.redo,
@@ -187,90 +184,6 @@ class MainWindow(QMainWindow):
         self._workspace().bottom.show_page("layers")
         self._workspace().layers.table.setFocus()
 
-    # -- open and save -------------------------------------------------------------------------
-
-    def choose_file(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(
-            self, "Open", self.settings.folder("open"), OPEN_FILTER
-        )
-        if name:
-            self.open_path(Path(name))
-
-    def open_path(self, path: Path) -> None:
-        """Open a model or project; PyTorch code asks for consent first. Also `file.py:factory`."""
-        factory = None
-        if not path.exists() and ".py:" in path.name:
-            name, _, factory = path.name.rpartition(":")
-            path = path.with_name(name)
-        request = tasks.OpenRequest(path.absolute(), factory=factory)
-        if self.session.busy or not self._may_replace(lambda: self.open_path(path)):
-            return
-        if request.is_python:
-            self._ask_consent(request)
-        else:
-            self._open(request)
-
-    def _open(self, request: tasks.OpenRequest) -> None:
-        self._request = request
-        self.settings.set_folder("open", request.path.parent)
-        self.session.open(request)
-
-    def _ask_consent(self, request: tasks.OpenRequest) -> None:
-        from studio.app.dialogs.consent import ConsentDialog
-
-        dialog = ConsentDialog(request, self)
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.accepted.connect(lambda: self._open(dialog.request or request))
-        dialog.open()
-
-    def open_example(self) -> None:
-        """Open the bundled example."""
-        if not self.session.busy and self._may_replace(self.open_example):
-            self._request = None
-            step = "Opening the example"
-            self.session.start(step, tasks.open_example(), self.session.show)
-
-    def _may_replace(self, again: Callable[[], object]) -> bool:
-        """Ask about unsaved changes; False if the user would rather stay.
-
-        If they choose to save first, `again` is called once that is done.
-        """
-        if not self.session.modified:
-            return True
-        assert self.session.document is not None
-        answer = messages.ask_unsaved(self, self.session.document.name)
-        if answer == QMessageBox.StandardButton.Save:
-            self._after_save = again
-            self.save()
-            return False
-        return answer == QMessageBox.StandardButton.Discard
-
-    def save(self) -> None:
-        document = self.session.document
-        if document is not None and document.path is not None:
-            self.session.save(document.path)
-        else:
-            self.save_as()
-
-    def save_as(self) -> None:
-        document = self.session.document
-        if document is None:
-            return
-        proposal = str(Path(self.settings.folder("save")) / f"{document.name}.qstudio")
-        name, _ = QFileDialog.getSaveFileName(self, "Save project", proposal, "Project (*.qstudio)")
-        if not name:
-            self._after_save = None
-        else:
-            path = Path(name)
-            path = path if path.suffix == ".qstudio" else path.with_name(f"{path.name}.qstudio")
-            self.settings.set_folder("save", path.parent)
-            self.session.save(path)
-
-    def close_model(self) -> None:
-        """Back to the first screen."""
-        if self._may_replace(self.close_model):
-            self.session.close_document()
-
     # -- steps ---------------------------------------------------------------------------------
 
     def choose_data(self) -> None:
@@ -320,19 +233,9 @@ class MainWindow(QMainWindow):
             dialog = ExportSummaryDialog(document.export, document.evaluation, self)
             dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             dialog.open()
-        elif step == "Saving" and document.path is not None:
-            self.settings.add_recent(document.path)
-            if self._after_save is not None:
-                QTimer.singleShot(0, self._after_save)
-                self._after_save = None
-        elif step.startswith("Opening") and self._request is not None:
-            self.settings.add_recent(self._request.path)
 
     def _failed(self, step: str, error: StudioError) -> None:
-        self._after_save = None
-        request = self._request
-        if isinstance(error, ConsentRequiredError) and request is not None and not request.trust:
-            self._ask_consent(request)
+        if self.files.asks_again(error):
             return
         box = messages.error_dialog(self, step, error, self._show_log)
         box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -366,7 +269,7 @@ class MainWindow(QMainWindow):
         path = self._dropped(event)
         if path is not None:
             event.acceptProposedAction()
-            QTimer.singleShot(0, self, lambda: self.open_path(path))
+            QTimer.singleShot(0, self, lambda: self.files.open_path(path))
 
     def _dropped(self, event: QDropEvent) -> Path | None:
         urls = event.mimeData().urls()
@@ -388,7 +291,7 @@ class MainWindow(QMainWindow):
                 self.session.cancel()
             event.ignore()
             return
-        if not self._close_when_idle and not self._may_replace(self.close):
+        if not self._close_when_idle and not self.files.may_replace(self.close):
             event.ignore()
             return
         self.settings.set_state("geometry", self.saveGeometry())

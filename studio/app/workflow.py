@@ -79,24 +79,27 @@ def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
     layers = text.plural(len(document.plan.layers), "layer")
     data_detail = "Choose calibration data"
     if data is not None:
-        data_detail = f"{data.name} · calibrate on {data.calibration_size}"
-    config = document.config.target + (f" · {changed} changed" if changed else " · defaults")
+        data_detail = text.unbroken(f"{data.name} ·", f"calibrate on {data.calibration_size}")
+    config = text.unbroken(
+        f"{document.config.target} ·", f"{changed} changed" if changed else "defaults"
+    )
     calibrate = "Find the ranges"
     if calibration is not None:
-        calibrate = f"{text.plural(calibration.samples, 'sample')} · {calibration.data}"
+        samples = text.plural(calibration.samples, "sample")
+        calibrate = text.unbroken(f"{samples} ·", calibration.data)
     evaluate = "Compare with float"
     if evaluation is not None:
-        evaluate = f"SQNR {text.decibels(evaluation.output.sqnr_db)}"
+        evaluate = text.unbroken(f"SQNR {text.decibels(evaluation.output.sqnr_db)}")
         if evaluation.accuracy is not None and evaluation.float_accuracy is not None:
-            evaluate = (
-                f"top-1 {text.percent(evaluation.accuracy.top1)}, "
-                f"float {text.percent(evaluation.float_accuracy.top1)}"
+            simulated, exact = evaluation.accuracy.top1, evaluation.float_accuracy.top1
+            evaluate = text.unbroken(
+                f"top-1 {text.percent(simulated)},", f"float {text.percent(exact)}"
             )
     export = "ONNX and encodings"
     if document.export is not None:
         export = f"to {document.export.folder.name}"
     return [
-        ("graph", "Model", f"{document.graph.source.name} · {layers}", True),
+        ("graph", "Model", text.unbroken(f"{document.graph.source.name} ·", layers), True),
         ("data", "Data", data_detail, data is not None),
         ("layers", "Configure", config, True),
         ("calibrate", "Calibrate", calibrate, document.calibration is not None),

@@ -97,7 +97,7 @@ def _quantize(
                 document = do.export(document, out, emit=emit)
     assert document.calibration is not None
     if as_json:
-        from studio.export.bundle import export_dict
+        from studio.exporting.bundle import export_dict
 
         print_json(
             {
@@ -155,7 +155,7 @@ def verify(options: argparse.Namespace) -> int:
 
     verification = verify_folder(options.folder, options, lambda d: _data_settings(options, d))
     if options.json:
-        from studio.export.bundle import verification_dict
+        from studio.exporting.bundle import verification_dict
 
         print_json(verification_dict(verification))
     else:

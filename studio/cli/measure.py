@@ -19,10 +19,10 @@ from studio.analysis.quality import DistanceMeter
 from studio.cli.output import ProgressLine
 from studio.data.dataset import Dataset
 from studio.errors import ConfigError, DataError
-from studio.export.bundle import VERIFIED_BATCH, VERIFIED_SAMPLES
-from studio.export.folder import load_export
-from studio.export.summary import Verification
-from studio.export.verify import verify
+from studio.exporting.bundle import VERIFIED_BATCH, VERIFIED_SAMPLES
+from studio.exporting.folder import load_export
+from studio.exporting.summary import Verification
+from studio.exporting.verify import verify
 from studio.jobs.events import CancelToken, Emit, Progress, Warned
 from studio.project.document import DataSettings, Document
 from studio.project.recipe import load_recipe, read_json

@@ -17,7 +17,7 @@ from studio.jobs.events import Event, Progress, Warned
 
 if TYPE_CHECKING:
     from studio.analysis.quality import Accuracy, Evaluation
-    from studio.export.summary import ExportSummary, Verification
+    from studio.exporting.summary import ExportSummary, Verification
 
 
 class ProgressLine:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from studio.analysis.quality import Evaluation
 from studio.data.preprocess import Preprocess
-from studio.export.summary import ExportSummary
+from studio.exporting.summary import ExportSummary
 from studio.graph.model import ModelGraph
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics

@@ -18,7 +18,7 @@ from studio.data.dataset import Dataset, InputSpec
 from studio.data.opening import guess_for, open_data
 from studio.data.random import RandomData
 from studio.errors import ConfigError, DataError
-from studio.export.bundle import export_bundle
+from studio.exporting.bundle import export_bundle
 from studio.graph.model import ModelGraph, ModelSource
 from studio.graph.open import open_model
 from studio.jobs.events import CancelToken, Emit, Progress, Warned, silent

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from studio.errors import ConfigError
-from studio.export.files import write_text
+from studio.exporting.files import write_text
 from studio.jobs.events import CancelToken, Emit, Warned, silent
 from studio.project.document import Calibration, DataSettings, Document
 from studio.project.fingerprint import fingerprint

@@ -84,7 +84,7 @@ def collect_statistics(
                 observed[name].add(name, array)
             cancel.check()
         done += samples(batch)
-        emit(Progress("Calibrating", done, total, f"batch {index + 1}"))
+        emit(Progress("Calibrating", done, total, f"{done} of {total} samples"))
         emit(_ranges(index, observed))
     if not done:
         raise DataError(

@@ -73,7 +73,7 @@ def test_broken_file_says_what_is_wrong(window, qtbot, tmp_path):
 
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"this is no model")
-    window.open_path(broken)
+    window.files.open_path(broken)
     qtbot.waitUntil(lambda: visible(QMessageBox) is not None, timeout=30000)
     box = visible(QMessageBox)
     assert "broken.onnx" in box.text()
@@ -96,7 +96,7 @@ def test_python_code_asks_first(window, qtbot, tmp_path):
         "def make_net():\n"
         "    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU())\n"
     )
-    window.open_path(source)
+    window.files.open_path(source)
     dialog = visible(ConsentDialog)
     assert dialog.factory.text() == "make_net"
     dialog.shapes.setText("1,1,many")
@@ -106,7 +106,7 @@ def test_python_code_asks_first(window, qtbot, tmp_path):
     dialog.reject()
     assert not marker.exists()
     assert window.session.document is None
-    window.open_path(source)
+    window.files.open_path(source)
     dialog = visible(ConsentDialog)
     dialog.shapes.setText("1,1,8,8")
     dialog.run.click()

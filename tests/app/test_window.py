@@ -219,7 +219,7 @@ def test_save_and_open_a_project(full, qtbot, tmp_path):
     assert full.settings.recent()[0] == path
     full.session.close_document()
     assert full.pages.currentWidget() is full.start_page
-    full.open_path(path)
+    full.files.open_path(path)
     qtbot.waitUntil(lambda: full.session.document is not None, timeout=30000)
     assert full.session.document.plan.layer("stem.conv").settings.weight_bits == 4
     assert full.session.document.calibrated

@@ -348,7 +348,7 @@ def test_a_folder_that_cannot_be_written(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("studio.export.files.os.replace", refuse)
+    monkeypatch.setattr("studio.exporting.files.os.replace", refuse)
     message = cli.fails(7, "quantize", model, "--data", data, "--out", out)
     assert str(out) in message
     assert says in message
@@ -367,7 +367,7 @@ def test_ctrl_c(
     def interrupt(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("studio.export.bundle.verify", interrupt)
+    monkeypatch.setattr("studio.exporting.bundle.verify", interrupt)
     result = cli("quantize", model, "--data", data, "--out", tmp_path / "out")
     assert result.code == 130
     assert "Interrupted" in result.err
@@ -409,7 +409,7 @@ def test_an_earlier_export_survives_a_failing_one(
     def refuse(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("studio.export.bundle.save_onnx", refuse)
+    monkeypatch.setattr("studio.exporting.bundle.save_onnx", refuse)
     words = ["--data", CALIBRATION, "--weight-bits", 4, "--no-evaluate", "--out", folder]
     assert cli("quantize", MODEL, *words).code == 7
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

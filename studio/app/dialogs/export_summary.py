@@ -23,7 +23,7 @@ from studio.app.widgets import elided, label, line
 
 if TYPE_CHECKING:
     from studio.analysis.quality import Evaluation
-    from studio.export.summary import ExportSummary, Verification
+    from studio.exporting.summary import ExportSummary, Verification
 
 Rows = list[tuple[str, str]]
 

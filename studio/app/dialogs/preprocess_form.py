@@ -162,7 +162,7 @@ class PreprocessForm(QWidget):
             self, "Save preprocessing", "preprocess.json", "JSON (*.json)"
         )
         if name:
-            from studio.export.files import write_text
+            from studio.exporting.files import write_text
 
             try:
                 write_text(Path(name), words)

@@ -99,8 +99,8 @@ def quality_line(layer: str, sqnr: dict[str, float]) -> tuple[str, str]:
     words = f"{text.decibels(value)} output SQNR"
     if rank == 0 and len(sqnr) > 1:
         return f"{words}, lowest of {len(sqnr)} layers", "bad"
-    if rank < 5:
-        return f"{words}, rank {rank + 1} from the bottom of {len(sqnr)}", "warn"
+    if rank < 5 and 10 * rank < len(sqnr):
+        return f"{words}, {rank} of {len(sqnr)} layers are lower", "warn"
     return words, "muted"
 
 

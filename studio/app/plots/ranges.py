@@ -122,7 +122,9 @@ class _BarPlot(PlotFrame):
         value = high if abs(high) >= abs(low) else low
         theme = current_theme()
         color = self._label_color(theme) if self._outlier[index] else theme.text
-        self._label.setText(f"{_short(self._names[index])} {value:.3g}", color=color)
+        self._label.setText(
+            f"{_short(self._names[index])} {value:.3g}".replace(" -", " −"), color=color
+        )
         right = index > 0.6 * len(self._names)
         self._label.setAnchor((1 if right else 0, 0.5))
         self._label.setPos(index + (-0.6 if right else 0.6), value * 0.97)

@@ -14,7 +14,7 @@ from exporting import calibrated, constants, conv_document, export
 from onnx import helper
 
 from studio.errors import ConfigError
-from studio.export.encodings_file import encodings_document, read_encodings
+from studio.exporting.encodings_file import encodings_document, read_encodings
 from studio.project.document import Document
 from studio.sim.config import QuantConfig
 from studio.sim.plan import Role

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
-from studio.export.report import bar_chart as chart
-from studio.export.report.content import ReportContent
-from studio.export.report.markup import Markup, escape, join, tag
-from studio.export.report.scales import SQNR_STEPS, Scale, round_step, sqnr_class
-from studio.export.report.text import decibels
+from studio.exporting.report import bar_chart as chart
+from studio.exporting.report.content import ReportContent
+from studio.exporting.report.markup import Markup, escape, join, tag
+from studio.exporting.report.scales import SQNR_STEPS, Scale, round_step, sqnr_class
+from studio.exporting.report.text import decibels
 
 _LABELLED = 5
 

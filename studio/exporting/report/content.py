@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 
 from studio.analysis.quality import Evaluation
-from studio.export.summary import Artifact, Verification
+from studio.exporting.summary import Artifact, Verification
 from studio.graph.model import ModelGraph
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics

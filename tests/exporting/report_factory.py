@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from studio.analysis.quality import Accuracy, Distance, Evaluation, LayerQuality
-from studio.export.report import ReportContent
-from studio.export.summary import Artifact, EndToEnd, LayerCheck, Verification
+from studio.exporting.report import ReportContent
+from studio.exporting.summary import Artifact, EndToEnd, LayerCheck, Verification
 from studio.graph.model import Change, ModelGraph, ModelSource
 from studio.quant.encoding import Encoding, encoding_from_range
 from studio.quant.grid import Grid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from studio.errors import ConfigError
-from studio.export.encodings_file import read_encodings
+from studio.exporting.encodings_file import read_encodings
 from studio.graph.model import ModelGraph
 from studio.graph.open import open_model
 from studio.quant.encoding import Encoding

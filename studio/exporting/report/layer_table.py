@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from studio.export.report.content import ReportContent
-from studio.export.report.markup import Cell, Column, Markup, Row, breakable, table
-from studio.export.report.scales import sqnr_class
-from studio.export.report.text import decibels, number, plural
+from studio.exporting.report.content import ReportContent
+from studio.exporting.report.markup import Cell, Column, Markup, Row, breakable, table
+from studio.exporting.report.scales import sqnr_class
+from studio.exporting.report.text import decibels, number, plural
 from studio.sim.plan import Layer, Role, TensorPlan
 
 _COLUMNS = (

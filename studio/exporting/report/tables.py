@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from studio.analysis.quality import Evaluation
-from studio.export.report.content import ReportContent
-from studio.export.report.markup import Cell, Column, Markup, breakable, join, note, table, tag
-from studio.export.report.text import decibels, how, integer, percent, points, share, size
-from studio.export.summary import EndToEnd, LayerCheck, Verification
+from studio.exporting.report.content import ReportContent
+from studio.exporting.report.markup import Cell, Column, Markup, breakable, join, note, table, tag
+from studio.exporting.report.text import decibels, how, integer, percent, points, share, size
+from studio.exporting.summary import EndToEnd, LayerCheck, Verification
 
 MOST_CHANGES = 600
 MOST_CHECKS = 300

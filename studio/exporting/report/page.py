@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from studio.export.report.content import ReportContent
-from studio.export.report.head import head, random_badge
-from studio.export.report.histograms import SHOWN, histogram_grid
-from studio.export.report.layer_table import layer_table
-from studio.export.report.markup import Markup, facts, join, note, section, tag
-from studio.export.report.range_chart import range_chart
-from studio.export.report.sqnr_chart import sqnr_chart
-from studio.export.report.tables import (
+from studio.exporting.report.content import ReportContent
+from studio.exporting.report.head import head, random_badge
+from studio.exporting.report.histograms import SHOWN, histogram_grid
+from studio.exporting.report.layer_table import layer_table
+from studio.exporting.report.markup import Markup, facts, join, note, section, tag
+from studio.exporting.report.range_chart import range_chart
+from studio.exporting.report.sqnr_chart import sqnr_chart
+from studio.exporting.report.tables import (
     accuracy_table,
     change_table,
     check_table,
@@ -21,8 +21,8 @@ from studio.export.report.tables import (
     override_table,
     warning_list,
 )
-from studio.export.report.tensor_table import placement_table, tensor_table
-from studio.export.report.text import integer, plural
+from studio.exporting.report.tensor_table import placement_table, tensor_table
+from studio.exporting.report.text import integer, plural
 from studio.graph.describe import display_shape
 from studio.resource_files import resource
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from studio.export.report.content import ReportContent
-from studio.export.report.markup import Markup, join, tag
-from studio.export.report.text import decibels, integer, percent, plural, points, share, size
+from studio.exporting.report.content import ReportContent
+from studio.exporting.report.markup import Markup, join, tag
+from studio.exporting.report.text import decibels, integer, percent, plural, points, share, size
 
 RANDOM = "Random data: these figures say nothing about real accuracy."
 

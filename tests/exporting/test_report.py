@@ -14,10 +14,10 @@ import pytest
 from report_factory import content, graph, statistics
 
 from studio.analysis.quality import Distance, LayerQuality
-from studio.export.report import ReportContent, report_html
-from studio.export.report.histograms import clipped_share
-from studio.export.report.scales import SQNR_STEPS, Scale, bending, sqnr_class
-from studio.export.report.text import decibels, number, points, share, size
+from studio.exporting.report import ReportContent, report_html
+from studio.exporting.report.histograms import clipped_share
+from studio.exporting.report.scales import SQNR_STEPS, Scale, bending, sqnr_class
+from studio.exporting.report.text import decibels, number, points, share, size
 from studio.graph.model import Change, ModelSource
 from studio.sim.plan import Plan, Role, TensorPlan
 

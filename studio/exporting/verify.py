@@ -17,8 +17,8 @@ import torch
 
 from studio.analysis.evaluate import AgreementMeter, class_scores, simulated_name
 from studio.analysis.quality import DistanceMeter
-from studio.export.stored_constants import different_constants
-from studio.export.summary import EndToEnd, LayerCheck, Verification
+from studio.exporting.stored_constants import different_constants
+from studio.exporting.summary import EndToEnd, LayerCheck, Verification
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress
 from studio.quant.encoding import Encoding

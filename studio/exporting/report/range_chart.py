@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from studio.export.report import bar_chart as chart
-from studio.export.report.content import ReportContent
-from studio.export.report.markup import Markup, join, note, tag
-from studio.export.report.scales import Scale, bending, round_step
-from studio.export.report.text import number
+from studio.exporting.report import bar_chart as chart
+from studio.exporting.report.content import ReportContent
+from studio.exporting.report.markup import Markup, join, note, tag
+from studio.exporting.report.scales import Scale, bending, round_step
+from studio.exporting.report.text import number
 
 _LEGEND = (
     ("limits", "limits of the encoding"),

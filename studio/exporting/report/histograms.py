@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from studio.export.report.content import ReportContent
-from studio.export.report.markup import Markup, tag
-from studio.export.report.text import decibels, number, share
+from studio.exporting.report.content import ReportContent
+from studio.exporting.report.markup import Markup, tag
+from studio.exporting.report.text import decibels, number, share
 from studio.quant.statistics import TensorStatistics
 from studio.sim.plan import Layer
 

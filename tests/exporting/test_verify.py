@@ -9,9 +9,9 @@ import pytest
 from exporting import change_constant, constants, conv_document, export
 
 from studio.errors import ConfigError
-from studio.export.folder import load_export
-from studio.export.summary import Verification
-from studio.export.verify import verify
+from studio.exporting.folder import load_export
+from studio.exporting.summary import Verification
+from studio.exporting.verify import verify
 from studio.jobs.events import CancelToken, silent
 from studio.project.document import Document
 from studio.sim.config import QuantConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from studio.export.report.content import ReportContent
-from studio.export.report.markup import Cell, Column, Markup, Row, breakable, join, note, table
-from studio.export.report.text import how, integer
+from studio.exporting.report.content import ReportContent
+from studio.exporting.report.markup import Cell, Column, Markup, Row, breakable, join, note, table
+from studio.exporting.report.text import how, integer
 from studio.sim.plan import Role, TensorPlan
 
 MOST_ROWS = 4000

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from studio.export.report.markup import Markup, note, tag
-from studio.export.report.scales import Scale, round_step
-from studio.export.report.text import integer
+from studio.exporting.report.markup import Markup, note, tag
+from studio.exporting.report.scales import Scale, round_step
+from studio.exporting.report.text import integer
 
 LONGEST = 400
 """Bars in a chart; longer networks show neighbouring layers as one bar."""

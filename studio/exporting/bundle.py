@@ -13,11 +13,11 @@ from typing import Any
 from studio import __version__
 from studio.analysis.quality import Evaluation
 from studio.data.dataset import Dataset
-from studio.export.encodings_file import encodings_document
-from studio.export.files import save_onnx, staged_folder
-from studio.export.report import ReportContent, report_html
-from studio.export.summary import Artifact, ExportSummary, Verification
-from studio.export.verify import verify
+from studio.exporting.encodings_file import encodings_document
+from studio.exporting.files import save_onnx, staged_folder
+from studio.exporting.report import ReportContent, report_html
+from studio.exporting.summary import Artifact, ExportSummary, Verification
+from studio.exporting.verify import verify
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress
 from studio.quant.encoding import Encoding

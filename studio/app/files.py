@@ -1,0 +1,134 @@
+"""Opening and saving: which file, may the code in it run, may unsaved changes go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from PySide6.QtCore import QObject, Qt, QTimer
+from PySide6.QtWidgets import QFileDialog, QMessageBox, QWidget
+
+from studio.app import tasks
+from studio.app.dialogs import messages
+from studio.app.session import Session
+from studio.app.settings import ViewSettings
+from studio.errors import ConsentRequiredError, StudioError
+
+OPEN_FILTER = "Models and projects (*.onnx *.py *.qstudio);;All files (*)"
+OPENABLE = (".onnx", ".py", ".qstudio")
+
+
+class Files(QObject):
+    """Asks with dialogs over `window`; the work itself is the session's."""
+
+    def __init__(self, session: Session, settings: ViewSettings, window: QWidget) -> None:
+        super().__init__(window)
+        self._session = session
+        self._settings = settings
+        self._window = window
+        self._after_save: Callable[[], object] | None = None
+        self._request: tasks.OpenRequest | None = None
+        session.step_done.connect(self._step_done)
+
+    def choose(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self._window, "Open", self._settings.folder("open"), OPEN_FILTER
+        )
+        if name:
+            self.open_path(Path(name))
+
+    def open_path(self, path: Path) -> None:
+        """Open a model or project; PyTorch code asks for consent first. Also `file.py:factory`."""
+        asked, factory = path, None
+        if not path.exists() and ".py:" in path.name:
+            name, _, factory = path.name.rpartition(":")
+            path = path.with_name(name)
+        request = tasks.OpenRequest(path.absolute(), factory=factory)
+        if self._session.busy or not self.may_replace(lambda: self.open_path(asked)):
+            return
+        if request.is_python:
+            self._ask_consent(request)
+        else:
+            self._open(request)
+
+    def _open(self, request: tasks.OpenRequest) -> None:
+        self._request = request
+        self._settings.set_folder("open", request.path.parent)
+        self._session.open(request)
+
+    def _ask_consent(self, request: tasks.OpenRequest) -> None:
+        from studio.app.dialogs.consent import ConsentDialog
+
+        dialog = ConsentDialog(request, self._window)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.accepted.connect(lambda: self._open(dialog.request or request))
+        dialog.open()
+
+    def open_example(self) -> None:
+        """Open the bundled example."""
+        if not self._session.busy and self.may_replace(self.open_example):
+            self._request = None
+            step = "Opening the example"
+            self._session.start(step, tasks.open_example(), self._session.show)
+
+    def may_replace(self, again: Callable[[], object]) -> bool:
+        """Ask about unsaved changes; False if the user would rather stay.
+
+        If they choose to save first, `again` is called once that is done.
+        """
+        if not self._session.modified:
+            return True
+        assert self._session.document is not None
+        answer = messages.ask_unsaved(self._window, self._session.document.name)
+        if answer == QMessageBox.StandardButton.Save:
+            self._after_save = again
+            self.save()
+            return False
+        return answer == QMessageBox.StandardButton.Discard
+
+    def save(self) -> None:
+        document = self._session.document
+        if document is not None and document.path is not None:
+            self._session.save(document.path)
+        else:
+            self.save_as()
+
+    def save_as(self) -> None:
+        document = self._session.document
+        if document is None:
+            return
+        proposal = str(Path(self._settings.folder("save")) / f"{document.name}.qstudio")
+        name, _ = QFileDialog.getSaveFileName(
+            self._window, "Save project", proposal, "Project (*.qstudio)"
+        )
+        if not name:
+            self._after_save = None
+        else:
+            path = Path(name)
+            path = path if path.suffix == ".qstudio" else path.with_name(f"{path.name}.qstudio")
+            self._settings.set_folder("save", path.parent)
+            self._session.save(path)
+
+    def close_model(self) -> None:
+        """Back to the first screen."""
+        if self.may_replace(self.close_model):
+            self._session.close_document()
+
+    def _step_done(self, step: str) -> None:
+        document = self._session.document
+        if step == "Saving" and document is not None and document.path is not None:
+            self._settings.add_recent(document.path)
+            if self._after_save is not None:
+                QTimer.singleShot(0, self._after_save)
+                self._after_save = None
+        elif step.startswith("Opening") and self._request is not None:
+            self._settings.add_recent(self._request.path)
+
+    def asks_again(self, error: StudioError) -> bool:
+        """A step failed: nothing is done after it. True if only the user's consent was missing."""
+        self._after_save = None
+        request = self._request
+        if isinstance(error, ConsentRequiredError) and request is not None and not request.trust:
+            self._ask_consent(request)
+            return True
+        return False
