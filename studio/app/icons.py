@@ -12,9 +12,10 @@ from PySide6.QtCore import QByteArray, QPoint, QRect, QRectF, QSize, Qt
 from PySide6.QtGui import QIcon, QIconEngine, QPainter, QPixmap
 from PySide6.QtSvg import QSvgRenderer
 
-from studio.app.theme import RESOURCES, current_theme
+from studio.app.theme import current_theme
+from studio.resource_files import resource
 
-ICONS = RESOURCES / "icons"
+ICONS = resource("icons")
 
 
 def icon(name: str, color: str = "text") -> QIcon:

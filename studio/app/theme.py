@@ -11,14 +11,14 @@ A widget asks for a variant with the dynamic property `role`, set before it is s
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from pathlib import Path
 from string import Template
 
 from PySide6.QtCore import QDir, QObject, Qt, Signal
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
 from PySide6.QtWidgets import QApplication, QWidget
 
-RESOURCES = Path(__file__).resolve().parents[2] / "resources"
+from studio.resource_files import resource
+
 FONT_FAMILIES = ("Inter", "Segoe UI", "SF Pro Text", "Noto Sans", "DejaVu Sans")
 FONT_PIXELS = 13
 SMALL_PIXELS = 12
@@ -159,7 +159,7 @@ def apply_theme(app: QApplication, theme: Theme) -> None:
     global _current
     _current = theme
     _load_fonts()
-    QDir.setSearchPaths("controls", [str(RESOURCES / "icons" / "controls")])
+    QDir.setSearchPaths("controls", [str(resource("icons", "controls"))])
     app.setStyle("Fusion")
     app.setFont(ui_font())
     app.setPalette(palette(theme))
@@ -247,12 +247,12 @@ def _load_fonts() -> None:
     if _fonts_loaded:
         return
     _fonts_loaded = True
-    for path in sorted((RESOURCES / "fonts").rglob("*.otf")):
+    for path in sorted(resource("fonts").rglob("*.otf")):
         QFontDatabase.addApplicationFont(str(path))
 
 
 def style_sheet(theme: Theme) -> str:
     """The style sheet of the whole application in the colours of `theme`."""
     values = {field.name: getattr(theme, field.name) for field in fields(theme)}
-    template = (RESOURCES / "theme.qss").read_text(encoding="utf-8")
+    template = resource("theme.qss").read_text(encoding="utf-8")
     return Template(template).substitute(values, small=f"{SMALL_PIXELS}px")

@@ -15,6 +15,7 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QLabel, QPushButton, QToolBu
 
 from studio.app import icons, theme
 from studio.app.theme import DARK, LIGHT, Theme, apply_theme, contrast, current_theme, ramp
+from studio.resource_files import resource
 
 THEMES = pytest.mark.parametrize("wanted", [DARK, LIGHT], ids=["dark", "light"])
 TEXTS = ("text", "muted", "link", "good", "warn", "bad")
@@ -62,13 +63,13 @@ def test_the_style_sheet_has_no_gap(wanted: Theme) -> None:
     sheet = theme.style_sheet(wanted)
     assert "$" not in sheet
     for name in re.findall(r"url\(controls:([^)]+)\)", sheet):
-        assert (theme.RESOURCES / "icons" / "controls" / name).is_file(), name
+        assert resource("icons", "controls", name).is_file(), name
 
 
 @THEMES
 def test_control_marks_have_the_themes_colours(wanted: Theme) -> None:
     allowed = {wanted.muted, wanted.text, wanted.on_accent}
-    folder = theme.RESOURCES / "icons" / "controls" / wanted.name
+    folder = resource("icons", "controls", wanted.name)
     for path in folder.glob("*.svg"):
         found = set(re.findall("#[0-9a-f]{6}", path.read_text(encoding="utf-8")))
         assert found, path
@@ -134,7 +135,7 @@ def test_the_bundled_font_has_its_weights(qapp) -> None:  # type: ignore[no-unty
     assert QFontInfo(plain).family() == "Inter"
     text = "features.2.project"
     assert QFontMetrics(bold).horizontalAdvance(text) > QFontMetrics(plain).horizontalAdvance(text)
-    assert (theme.RESOURCES / "fonts" / "inter" / "LICENSE.txt").is_file()
+    assert resource("fonts", "inter", "LICENSE.txt").is_file()
 
 
 def test_labels_take_their_role(qapp, qtbot) -> None:  # type: ignore[no-untyped-def]
