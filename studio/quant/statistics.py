@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 BINS = 2048
 
+NO_SPREAD = 1e-30
+"""A narrower range is no range: bins of it would be below float32's normal numbers."""
+
 
 @dataclass(frozen=True, eq=False)
 class TensorStatistics:
@@ -54,13 +57,13 @@ class Histogram:
         self._width = 0.0
         self._first = 0
         self._counts = np.zeros(BINS, dtype=np.int64)
-        self._zeros = 0  # values seen before any was different from zero
+        self._zeros = 0  # values seen before any was really different from zero
 
     def add(self, values: npt.NDArray[np.float32], minimum: float, maximum: float) -> None:
         """Count `values` (flat); all values of the tensor lie within [minimum, maximum]."""
         self.minimum = min(self.minimum, minimum)
         self.maximum = max(self.maximum, maximum)
-        if self.minimum == self.maximum:
+        if self.maximum - self.minimum < NO_SPREAD:
             self._zeros += values.size
             return
         self._cover()

@@ -14,7 +14,7 @@ from studio.sim import op_rules
 from studio.sim.config import LayerSettings, QuantConfig
 from studio.sim.fusion import fused_groups
 from studio.sim.plan import Layer, Plan, QuantSpec, Role, TensorPlan
-from studio.sim.settings import ResolvedSettings, resolve
+from studio.sim.settings import ResolvedSettings, SettingsResolver
 from studio.sim.target import Target, load_target
 
 
@@ -30,6 +30,7 @@ class _Placement:
         self.graph = graph
         self.config = config
         self.target = target
+        self.settings = SettingsResolver(config, target)
         self.tensors: dict[str, TensorPlan] = {}
         self.layers: list[Layer] = []
         self.matched: set[str] = set()
@@ -62,7 +63,7 @@ class _Placement:
         ]
 
     def _resolve(self, layer: str) -> ResolvedSettings:
-        settings = resolve(self.config, self.target, layer)
+        settings = self.settings.resolve(layer)
         self.matched |= settings.patterns
         return settings
 
@@ -81,7 +82,7 @@ class _Placement:
                 weights=(),
                 bias=None,
                 outputs=(row.name,),
-                settings=settings.only("act_") if quantizable else LayerSettings(),
+                settings=settings.activation if quantizable else LayerSettings(),
                 changed=settings.changed,
                 note="" if row.spec else row.reason,
             )
@@ -109,12 +110,10 @@ class _Placement:
             if value.name  # an optional output that nobody wants has no name
         ]
         first = outputs[0]
-        applies = LayerSettings()
-        if weight is not None and not _not_quantizable(weight):
-            applies = settings.only("weight_")
         follows = first.name in self._followers(last)
-        if not follows and self._can_quantize_output(last):
-            applies = applies.merged(settings.only("act_"))
+        has_weight = weight is not None and not _not_quantizable(weight)
+        has_act = not follows and self._can_quantize_output(last)
+        applies = _applying(settings, has_weight, has_act)
         self.layers.append(
             Layer(
                 name=layer,
@@ -125,7 +124,9 @@ class _Placement:
                 bias=biases[0].name if biases else None,
                 outputs=tuple(row.name for row in outputs),
                 settings=applies,
-                changed=settings.changed & applies.given().keys(),
+                changed=frozenset(
+                    key for key in settings.changed if getattr(applies, key) is not None
+                ),
                 follows=(first.tied_to or _first_input(last)) if follows else None,
                 note="" if first.spec else first.reason,
             )
@@ -302,6 +303,15 @@ class _Placement:
         return self._put(
             TensorPlan(name, Role.ACTIVATION, layer, origin.spec, reason, tied_to=root)
         )
+
+
+def _applying(settings: ResolvedSettings, weight: bool, activation: bool) -> LayerSettings:
+    """The settings that mean something for a layer."""
+    if weight and activation:
+        return settings.values
+    if weight:
+        return settings.weight
+    return settings.activation if activation else LayerSettings()
 
 
 def _first_input(node: ir.Node) -> str:

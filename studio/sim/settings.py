@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 from studio.sim.config import LayerSettings, QuantConfig
 from studio.sim.target import Target
@@ -28,33 +29,56 @@ class ResolvedSettings:
             return "default of this configuration"
         return f"target {self.target.name}"
 
-    def only(self, prefix: str) -> LayerSettings:
-        """The settings whose name starts with `prefix` (`weight_` or `act_`)."""
+    @cached_property
+    def weight(self) -> LayerSettings:
+        """The settings of weights alone."""
+        return self._only("weight_")
+
+    @cached_property
+    def activation(self) -> LayerSettings:
+        """The settings of the output alone."""
+        return self._only("act_")
+
+    def _only(self, prefix: str) -> LayerSettings:
         given = self.values.given().items()
         return LayerSettings(**{key: value for key, value in given if key.startswith(prefix)})
 
 
-def resolve(config: QuantConfig, target: Target, layer: str) -> ResolvedSettings:
-    """Settings of `layer`: the target's, then the defaults, then matching entries in order."""
-    weights, activations = target.weights, target.activations
-    values = LayerSettings(
-        weight_bits=weights.bits,
-        weight_symmetric=weights.symmetric,
-        weight_per_channel=weights.per_channel,
-        weight_enabled=True,
-        weight_observer=weights.observer,
-        act_bits=activations.bits,
-        act_symmetric=activations.symmetric,
-        act_enabled=True,
-        act_observer=activations.observer,
-    ).merged(config.defaults)
-    matching = {
-        pattern: given
-        for pattern, given in config.layers.items()
-        if layer == pattern or fnmatchcase(layer, pattern)
-    }
-    changed: frozenset[str] = frozenset()
-    for given in matching.values():
-        values = values.merged(given)
-        changed |= given.given().keys()
-    return ResolvedSettings(values, changed, frozenset(matching), config, target)
+class SettingsResolver:
+    """Settings of layers: the target's, then the defaults, then matching entries in order."""
+
+    def __init__(self, config: QuantConfig, target: Target) -> None:
+        weights, activations = target.weights, target.activations
+        values = LayerSettings(
+            weight_bits=weights.bits,
+            weight_symmetric=weights.symmetric,
+            weight_per_channel=weights.per_channel,
+            weight_enabled=True,
+            weight_observer=weights.observer,
+            act_bits=activations.bits,
+            act_symmetric=activations.symmetric,
+            act_enabled=True,
+            act_observer=activations.observer,
+        ).merged(config.defaults)
+        self._config = config
+        self._common = ResolvedSettings(values, frozenset(), frozenset(), config, target)
+        self._order = {pattern: index for index, pattern in enumerate(config.layers)}
+        # Thousands of layers may be set by name: only true patterns are tried on every layer.
+        self._wildcards = [pattern for pattern in config.layers if set(pattern) & set("*?[")]
+
+    def resolve(self, layer: str) -> ResolvedSettings:
+        """Settings of the layer named `layer`."""
+        matching = {pattern for pattern in self._wildcards if fnmatchcase(layer, pattern)}
+        if layer in self._order:
+            matching.add(layer)
+        if not matching:
+            return self._common
+        values = self._common.values
+        changed: set[str] = set()
+        for pattern in sorted(matching, key=self._order.__getitem__):
+            given = self._config.layers[pattern]
+            values = values.merged(given)
+            changed |= given.given().keys()
+        return ResolvedSettings(
+            values, frozenset(changed), frozenset(matching), self._config, self._common.target
+        )

@@ -44,6 +44,14 @@ def test_only_zeros_give_no_histogram() -> None:
     assert counts.size == 0
 
 
+def test_vanishing_values_count_as_zeros() -> None:
+    tiny = np.array([1e-45, -1e-40, 3e-39], np.float32)
+    counts, low, high = grown([tiny, np.array([1.0], np.float32)]).statistics()
+    assert counts.sum() == 4
+    assert grown([tiny]).statistics()[0].size == 0
+    assert low <= 0.0 <= 1.0 <= high
+
+
 def test_growing_by_many_orders_of_magnitude_keeps_all_counts() -> None:
     parts = [np.full(7, 10.0**power, np.float32) for power in range(-6, 7)]
     counts, low, high = grown(parts).statistics()
