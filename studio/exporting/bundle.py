@@ -31,7 +31,7 @@ VERIFIED_SAMPLES = 32
 """Samples the exported file and the simulation are compared on."""
 
 VERIFIED_BATCH = 8
-"""Samples read at once for that, where nothing else is asked for."""
+"""Samples read at once for that, at most (a model with a fixed batch size takes its own)."""
 
 _WHAT = {
     "model.onnx": "quantized model (QuantizeLinear / DequantizeLinear), runs in onnxruntime",
@@ -91,7 +91,10 @@ def export_bundle(
             plan,
             encodings,
             staging / "model.onnx",
-            (batch.inputs for batch in subset.batches(batch_size, cancel=cancel)),
+            (
+                batch.inputs
+                for batch in subset.batches(min(batch_size, VERIFIED_BATCH), cancel=cancel)
+            ),
             len(subset),
             emit=emit,
             cancel=cancel,

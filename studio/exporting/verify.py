@@ -8,7 +8,7 @@ are stated, with onnxruntime's optimisations off and on.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +32,11 @@ from studio.sim.simulator import simulating_executor
 LAYER_SAMPLES = 4
 """Samples the layers are compared on (or one batch, where that is more)."""
 
-LAYERS_AT_ONCE = 64
-"""Layers whose inputs and outputs are read together, which bounds the memory."""
+FIRST_LAYERS = 32
+"""Layers whose inputs and outputs are read together at first; then as many as fit the memory."""
+
+READ_BYTES = 256 * 2**20
+"""Bytes of inputs and outputs that are read together, about."""
 
 _INTEGER_OPS = frozenset(
     [
@@ -84,14 +87,10 @@ def verify(
         plain_meter.add(expected, plain.run(batch, [output])[output])
         optimized_meter.add(expected, optimized.run(batch, [output])[output])
         if done < LAYER_SAMPLES:
-            for start in range(0, len(layers), LAYERS_AT_ONCE):
+            for layer, values in _layer_values(graph, plan, layers, plain, batch):
                 cancel.check()
-                some = layers[start : start + LAYERS_AT_ONCE]
-                values = {**batch, **plain.run(batch, _readable(graph, plan, some))}
-                for layer in some:
-                    expected_integers = _simulated(graph, plan, encodings, executor, values, layer)
-                    actual = values[quantized_name(layer.output)]
-                    counts[layer.name].add(actual, expected_integers)
+                simulated = _simulated(graph, plan, encodings, executor, values, layer)
+                counts[layer.name].add(values[quantized_name(layer.output)], simulated)
         done += samples(batch)
         emit(Progress("Verifying", done, total, f"{len(layers)} layers in onnxruntime"))
     return Verification(
@@ -103,6 +102,25 @@ def verify(
         float_nodes=float_nodes,
         different_constants=different_constants(graph, plan, encodings, path),
     )
+
+
+def _layer_values(
+    graph: ModelGraph,
+    plan: Plan,
+    layers: list[Layer],
+    session: Session,
+    batch: Mapping[str, np.ndarray],
+) -> Iterator[tuple[Layer, dict[str, np.ndarray]]]:
+    """Every layer with the tensors that go into it and come out of it."""
+    start, count = 0, FIRST_LAYERS
+    while start < len(layers):
+        some = layers[start : start + count]
+        values = {**batch, **session.run(batch, _readable(graph, plan, some))}
+        for layer in some:
+            yield layer, values
+        start += count
+        per_layer = sum(array.nbytes for array in values.values()) / len(some)
+        count = max(1, int(READ_BYTES / per_layer))
 
 
 def _readable(graph: ModelGraph, plan: Plan, layers: list[Layer]) -> list[str]:

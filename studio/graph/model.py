@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -61,6 +62,7 @@ class ModelGraph:
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
     _nodes: dict[str, Node] = field(init=False, repr=False, compare=False)
+    _positions: dict[str, int] = field(init=False, repr=False, compare=False)
     _values: dict[str, Value] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,6 +73,8 @@ class ModelGraph:
         for node in self.ir.graph:
             values.update({value.name: value for value in node.outputs if value.name})
         object.__setattr__(self, "_nodes", nodes)
+        positions = {name: position for position, name in enumerate(nodes)}
+        object.__setattr__(self, "_positions", positions)
         object.__setattr__(self, "_values", values)
 
     @property
@@ -89,8 +93,8 @@ class ModelGraph:
         return tuple(self.ir.graph.outputs)
 
     @property
-    def initializers(self) -> dict[str, Value]:
-        return dict(self.ir.graph.initializers)
+    def initializers(self) -> Mapping[str, Value]:
+        return MappingProxyType(self.ir.graph.initializers)
 
     def nodes(self) -> Iterator[Node]:
         """Nodes in topological order."""
@@ -98,6 +102,10 @@ class ModelGraph:
 
     def node(self, name: str) -> Node:
         return self._nodes[name]
+
+    def position(self, name: str) -> int:
+        """Place of the node `name` in the topological order."""
+        return self._positions[name]
 
     def value(self, name: str) -> Value:
         return self._values[name]

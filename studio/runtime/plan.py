@@ -70,8 +70,11 @@ def compile_plan(
         for value in node.inputs
         if value is not None
     }
-    constants = [name for name in graph.initializers if name not in fed]
-    used_constants = [name for name in constants if reads[name] or name in wanted]
+    used_constants = [
+        name
+        for name in dict.fromkeys([*reads, *wanted])
+        if name and name in graph.initializers and name not in fed
+    ]
     slots: dict[str, int] = {}
     for name in (*fed, *used_constants):
         slots[name] = len(slots)
@@ -136,23 +139,28 @@ def _needed(
     graph: ModelGraph, nodes: Sequence[str] | None, given: set[str], wanted: Sequence[str]
 ) -> list[ir.Node]:
     """The nodes that `wanted` depends on, in topological order."""
-    allowed = None if nodes is None else set(nodes)
-    available = given | set(graph.initializers)
+    if nodes is None:
+        candidates = list(graph.nodes())
+    else:
+        candidates = [graph.node(name) for name in sorted(nodes, key=graph.position)]
+
+    def available(name: str | None) -> bool:
+        return name in given or name in graph.initializers
+
     required = set()
     for name in wanted:
         if not graph.has_value(name):
             raise ModelError(f"The model has no value named '{name}'.", "Check the name.")
         required.add(name)
     chosen = []
-    for node in reversed(list(graph.nodes())):
-        outputs = {value.name for value in node.outputs if value.name} - available
-        usable = allowed is None or node.name in allowed
-        if not usable or not (outputs & required):
+    for node in reversed(candidates):
+        outputs = {x.name for x in node.outputs if x.name and not available(x.name)}
+        if not outputs & required:
             continue
         chosen.append(node)
         required -= outputs
         required |= {value.name for value in node.inputs if value is not None and value.name}
-    missing = sorted(required - available)
+    missing = sorted(name for name in required if not available(name))
     if missing:
         raise ModelError(
             f"Values that the layers to run need are missing: {', '.join(missing)}.",
