@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,12 +225,19 @@ def _config(options: argparse.Namespace) -> QuantConfig:
 
 
 def _data_settings(options: argparse.Namespace, document: Document) -> DataSettings:
+    from studio.data.opening import reads_pictures
     from studio.project.steps import default_data
 
     settings = default_data(document, options.data)
     changes: dict[str, Any] = {"batch_size": options.batch_size}
     if options.preprocess is not None:
         changes["preprocess"] = _preprocess(options.preprocess)
+    elif settings.preprocess is not None and reads_pictures(options.data) and not options.json:
+        print(
+            f"note: preprocessing guessed from the model's input: {settings.preprocess.summary()} "
+            "(--preprocess FILE sets it)",
+            file=sys.stderr,
+        )
     return settings.model_copy(update=changes)
 
 

@@ -25,7 +25,7 @@ def open_data(
         raise DataError(f"{path} does not exist.", "Check the path.")
     if path.suffix.lower() in (".npy", ".npz") and path.is_file():
         return open_arrays(path, specs)
-    if path.is_dir() or path.suffix.lower() == ".csv":
+    if reads_pictures(path):
         spec = picture_input(specs, preprocess)
         chosen = preprocess or guess_for(spec)
         check_fit(chosen, spec)
@@ -34,6 +34,11 @@ def open_data(
         f"{path} is neither a folder of pictures nor a .csv, .npy or .npz file.",
         "Choose one of these.",
     )
+
+
+def reads_pictures(path: Path | None) -> bool:
+    """True if the data at `path` are pictures, which are preprocessed, and not arrays."""
+    return path is not None and (path.is_dir() or path.suffix.lower() == ".csv")
 
 
 def guess_for(spec: InputSpec) -> Preprocess:

@@ -17,7 +17,7 @@ from studio.runtime.threads import threads
 
 _PROTOBUF_LIMIT = 2**31 - 2**24  # protobuf messages end at 2 GiB; leave room for the graph itself
 
-ort.set_default_logger_severity(3)
+ort.set_default_logger_severity(4)  # errors are raised; they need not be printed as well
 
 
 class Optimizations(Enum):
@@ -51,7 +51,7 @@ class Session:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads()
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         # Planning memory by pattern slows runs down that hand out many tensors.
         options.enable_mem_pattern = not outputs
         # Waiting threads sleep: spinning ones take the cores from the window and the data loader.
@@ -88,7 +88,8 @@ class Session:
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in inputs.items())
             raise ModelError(
                 f"onnxruntime failed on inputs {shapes}: {_first_line(error)}",
-                "Check that the data have the shape and the type that the model expects.",
+                "Check that the data have the shape and type that the model expects; the size of "
+                "images is set in the preprocessing (size or crop).",
             ) from error
         return dict(zip(names, values, strict=True))
 
