@@ -1,20 +1,23 @@
-"""Numbers as people read them."""
+"""The window's way with numbers and words."""
 
 from __future__ import annotations
 
-import math
+from studio.readable import decibels, number, percent, share, size
 
-
-def number(value: float, digits: int = 4) -> str:
-    """`digits` significant digits, without an exponent where one can do without."""
-    if value == 0:
-        return "0"
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "−∞" if value < 0 else "NaN"
-    if 1e-4 <= abs(value) < 1e6:
-        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-        return f"{value:.{decimals}f}".replace("-", "−")
-    return f"{value:.{digits - 1}e}".replace("-", "−")
+__all__ = [
+    "count",
+    "decibels",
+    "duration",
+    "limit",
+    "number",
+    "percent",
+    "plural",
+    "progress",
+    "share",
+    "size",
+    "span",
+    "unbroken",
+]
 
 
 def limit(value: float) -> str:
@@ -24,34 +27,6 @@ def limit(value: float) -> str:
 
 def span(minimum: float, maximum: float) -> str:
     return f"{limit(minimum)} … {limit(maximum)}"
-
-
-def decibels(value: float) -> str:
-    """`38.2 dB`; an unchanged tensor is `exact`."""
-    if value == math.inf:
-        return "exact"
-    return "−∞ dB" if value == -math.inf else f"{value:.1f} dB".replace("-", "−")
-
-
-def percent(value: float, decimals: int = 1) -> str:
-    return f"{value:.{decimals}f}\u00a0%"
-
-
-def share(value: float) -> str:
-    """A share of 1 as percent; only a true 1 is shown as 100 %."""
-    if value == 1.0:
-        return "100\u00a0%"
-    return f"{math.floor(value * 1e4) / 100:.2f}\u00a0%"
-
-
-def size(count: int) -> str:
-    """Bytes with a decimal unit."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.2f} GB"
 
 
 def count(value: float) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.jobs.events import Event, Progress, Warned
+from studio.readable import decibels, size
 
 if TYPE_CHECKING:
     from studio.analysis.quality import Accuracy, Evaluation
@@ -104,16 +105,6 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         )
 
 
-def decibels(value: float) -> str:
-    """`31.4 dB`; `exact` for no difference."""
-    return "exact" if value == math.inf else f"{value:.1f} dB"
-
-
-def _size(count: int) -> str:
-    """Bytes as `48.0 kB` or `4.91 MB`."""
-    return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.2f} MB"
-
-
 def print_evaluation(evaluation: Evaluation) -> None:
     """Accuracy and distances, and the five worst layers."""
 
@@ -149,11 +140,11 @@ def print_export(summary: ExportSummary) -> None:
     """What was written, and the verification."""
     print(f"\nWritten to {summary.folder}{os.sep}")
     for artifact in summary.artifacts:
-        print(f"  {artifact.name:18} {_size(artifact.bytes):>9}  {artifact.what}")
+        print(f"  {artifact.name:18} {size(artifact.bytes):>9}  {artifact.what}")
     ratio = summary.float_bytes / max(summary.quantized_bytes, 1)
     change = f"{ratio:.1f}x smaller" if ratio >= 1 else f"{1 / ratio:.1f}x larger"
     print(
-        f"size: {_size(summary.float_bytes)} float, {_size(summary.quantized_bytes)} quantized "
+        f"size: {size(summary.float_bytes)} float, {size(summary.quantized_bytes)} quantized "
         f"({change})"
     )
     for warning in summary.warnings:

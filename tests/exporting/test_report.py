@@ -17,8 +17,9 @@ from studio.analysis.quality import Distance, LayerQuality
 from studio.exporting.report import ReportContent, report_html
 from studio.exporting.report.histograms import clipped_share
 from studio.exporting.report.scales import SQNR_STEPS, Scale, bending, sqnr_class
-from studio.exporting.report.text import decibels, number, points, share, size
+from studio.exporting.report.text import points
 from studio.graph.model import Change, ModelSource
+from studio.readable import decibels, number, share, size
 from studio.sim.plan import Plan, Role, TensorPlan
 
 NASTY = """a<b>&"c'</td><script>alert(1)</script>\x07\ud800"""
@@ -139,7 +140,10 @@ def test_the_head_states_the_verdict_in_numbers(page: ElementTree.Element) -> No
     assert head is not None
     assert text_of(head.find("h1")) == "mobilenet_like"  # type: ignore[arg-type]
     verdict = text_of(head.find("p[@class='verdict good']"))  # type: ignore[arg-type]
-    assert "Top-1 87.20 % simulated against 88.00 % float (−0.80 points, 500 samples)" in verdict
+    assert (
+        "Top-1 87.20\N{NO-BREAK SPACE}% simulated against 88.00\N{NO-BREAK SPACE}% float (−0.80 points, 500 samples)"
+        in verdict
+    )
     assert "3.7 times smaller (18.6 MB to 5.0 MB)" in verdict
     assert "verification passed" in verdict
     assert "4 March 2026" in text_of(head)
@@ -147,15 +151,15 @@ def test_the_head_states_the_verdict_in_numbers(page: ElementTree.Element) -> No
 
 def test_accuracy_and_end_to_end_tables(page: ElementTree.Element) -> None:
     assert rows(page, "accuracy", "narrow") == [
-        ["Top-1 accuracy", "88.00 %", "87.20 %", "−0.80 points"],
-        ["Top-5 accuracy", "97.40 %", "97.20 %", "−0.20 points"],
-        ["Same top-1 class as float", "", "94.60 %", ""],
+        ["Top-1 accuracy", "88.00\N{NO-BREAK SPACE}%", "87.20\N{NO-BREAK SPACE}%", "−0.80 points"],
+        ["Top-5 accuracy", "97.40\N{NO-BREAK SPACE}%", "97.20\N{NO-BREAK SPACE}%", "−0.20 points"],
+        ["Same top-1 class as float", "", "94.60\N{NO-BREAK SPACE}%", ""],
         ["SQNR of the output", "", "21.4 dB", ""],
         ["Cosine similarity of the output", "", "0.99631", ""],
     ]
     assert rows(page, "verification", "narrow") == [
-        ["optimisations off", "38.2 dB", "0.99990", "100.00 %"],
-        ["optimisations on", "33.9 dB", "0.99980", "96.88 %"],
+        ["optimisations off", "38.2 dB", "0.99990", "100.00\N{NO-BREAK SPACE}%"],
+        ["optimisations on", "33.9 dB", "0.99980", "96.88\N{NO-BREAK SPACE}%"],
     ]
 
 
@@ -169,7 +173,7 @@ def test_verification_lists_the_worst_layers_first(complete: ReportContent) -> N
     text = report_html(replace(complete, verification=failed))
     first = rows(parse(text), "verification", "checks")[0]
     assert first[1] == bad.layer
-    assert first[4:] == ["25.00 %", "50.00 %", "12"]
+    assert first[4:] == ["25.00\N{NO-BREAK SPACE}%", "50.00\N{NO-BREAK SPACE}%", "12"]
     assert (
         "verification failed: layers in onnxruntime differ from the simulation by up to 12 steps"
         in text
@@ -348,7 +352,11 @@ def test_numbers_are_for_people() -> None:
         "exact",
         "−∞ dB",
     )
-    assert (share(1.0), share(0.99999), share(0.5)) == ("100 %", "99.99 %", "50.00 %")
+    assert (share(1.0), share(0.99999), share(0.5)) == (
+        "100\N{NO-BREAK SPACE}%",
+        "99.99\N{NO-BREAK SPACE}%",
+        "50.00\N{NO-BREAK SPACE}%",
+    )
     assert (points(-0.8), points(0.001), points(1.5)) == ("−0.80", "±0.00", "+1.50")
     assert (size(812), size(5_012_345), size(2_500_000_000)) == ("812 B", "5.0 MB", "2.50 GB")
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from studio.exporting.report.content import ReportContent
 from studio.exporting.report.markup import Markup, join, tag
-from studio.exporting.report.text import decibels, integer, percent, plural, points, share, size
+from studio.exporting.report.text import integer, plural, points
+from studio.readable import decibels, percent, share, size
 
 RANDOM = "Random data: these figures say nothing about real accuracy."
 
@@ -67,7 +68,7 @@ def _accuracy(content: ReportContent) -> str:
     before, after = evaluation.float_accuracy, evaluation.accuracy
     if before is not None and after is not None:
         return (
-            f"Top-1 {percent(after.top1)} simulated against {percent(before.top1)} float "
+            f"Top-1 {percent(after.top1, 2)} simulated against {percent(before.top1, 2)} float "
             f"({points(after.top1 - before.top1)} points, {samples})"
         )
     return f"Output SQNR {decibels(evaluation.output.sqnr_db)} against float ({samples})"
@@ -96,10 +97,10 @@ def _cards(content: ReportContent) -> Iterator[Markup]:
         before, after = evaluation.float_accuracy, evaluation.accuracy
         if before is not None and after is not None:
             change = points(after.top1 - before.top1)
-            detail = f"float {percent(before.top1)}, {change}"
-            yield _card("Top-1 simulated", percent(after.top1), detail)
+            detail = f"float {percent(before.top1, 2)}, {change}"
+            yield _card("Top-1 simulated", percent(after.top1, 2), detail)
         if evaluation.agreement is not None:
-            yield _card("Agreement", percent(evaluation.agreement), "same top-1 class as float")
+            yield _card("Agreement", percent(evaluation.agreement, 2), "same top-1 class as float")
         cosine = f"cosine {evaluation.output.cosine:.5f}"
         yield _card("Output SQNR", decibels(evaluation.output.sqnr_db), cosine)
     ratio = f"float {size(content.float_bytes)}, {content.compression:.1f} times smaller"

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from studio.exporting.report.content import ReportContent
 from studio.exporting.report.markup import Markup, tag
-from studio.exporting.report.text import decibels, number, share
 from studio.quant.statistics import TensorStatistics
+from studio.readable import decibels, number, share
 from studio.sim.plan import Layer
 
 SHOWN = 10

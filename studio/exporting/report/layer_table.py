@@ -7,7 +7,8 @@ import math
 from studio.exporting.report.content import ReportContent
 from studio.exporting.report.markup import Cell, Column, Markup, Row, breakable, table
 from studio.exporting.report.scales import sqnr_class
-from studio.exporting.report.text import decibels, number, plural
+from studio.exporting.report.text import plural
+from studio.readable import decibels, number
 from studio.sim.plan import Layer, Role, TensorPlan
 
 _COLUMNS = (

@@ -10,7 +10,7 @@ from studio.exporting.report import bar_chart as chart
 from studio.exporting.report.content import ReportContent
 from studio.exporting.report.markup import Markup, join, note, tag
 from studio.exporting.report.scales import Scale, bending, round_step
-from studio.exporting.report.text import number
+from studio.readable import number
 
 _LEGEND = (
     ("limits", "limits of the encoding"),

@@ -11,7 +11,7 @@ from studio.exporting.report import bar_chart as chart
 from studio.exporting.report.content import ReportContent
 from studio.exporting.report.markup import Markup, escape, join, tag
 from studio.exporting.report.scales import SQNR_STEPS, Scale, round_step, sqnr_class
-from studio.exporting.report.text import decibels
+from studio.readable import decibels
 
 _LABELLED = 5
 

@@ -7,8 +7,9 @@ from collections import Counter
 from studio.analysis.quality import Evaluation
 from studio.exporting.report.content import ReportContent
 from studio.exporting.report.markup import Cell, Column, Markup, breakable, join, note, table, tag
-from studio.exporting.report.text import decibels, how, integer, percent, points, share, size
+from studio.exporting.report.text import how, integer, points
 from studio.exporting.summary import EndToEnd, LayerCheck, Verification
+from studio.readable import decibels, percent, share, size
 
 MOST_CHANGES = 600
 MOST_CHECKS = 300
@@ -23,9 +24,9 @@ def accuracy_table(evaluation: Evaluation) -> Markup:
             ("Top-1 accuracy", before.top1, after.top1),
             ("Top-5 accuracy", before.top5, after.top5),
         ):
-            rows.append((name, percent(old), percent(new), f"{points(new - old)} points"))
+            rows.append((name, percent(old, 2), percent(new, 2), f"{points(new - old)} points"))
     if evaluation.agreement is not None:
-        rows.append(("Same top-1 class as float", "", percent(evaluation.agreement), ""))
+        rows.append(("Same top-1 class as float", "", percent(evaluation.agreement, 2), ""))
     rows.append(("SQNR of the output", "", decibels(evaluation.output.sqnr_db), ""))
     rows.append(("Cosine similarity of the output", "", f"{evaluation.output.cosine:.5f}", ""))
     columns = (
@@ -90,7 +91,7 @@ def _end_to_end(row: EndToEnd) -> tuple[str, str, str, str]:
         f"optimisations {'on' if row.optimizations else 'off'}",
         decibels(row.distance.sqnr_db),
         f"{row.distance.cosine:.5f}",
-        "–" if row.agreement is None else percent(row.agreement),
+        "–" if row.agreement is None else percent(row.agreement, 2),
     )
 
 

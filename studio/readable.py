@@ -1,0 +1,49 @@
+"""Numbers as people read them: in the window, the report and the terminal."""
+
+from __future__ import annotations
+
+import math
+
+MINUS = "−"
+
+
+def number(value: float, digits: int = 4) -> str:
+    """`digits` significant digits, without an exponent where one can do without."""
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return "∞" if value > 0 else f"{MINUS}∞" if value < 0 else "NaN"
+    if 1e-4 <= abs(value) < 1e6:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        return f"{value:.{decimals}f}".replace("-", MINUS)
+    return f"{value:.{digits - 1}e}".replace("-", MINUS)
+
+
+def decibels(value: float, unit: bool = True) -> str:
+    """`38.2 dB`; an unchanged tensor is `exact`."""
+    if value == math.inf:
+        return "exact"
+    text = f"{MINUS}∞" if value == -math.inf else f"{value:.1f}".replace("-", MINUS)
+    return f"{text} dB" if unit else text
+
+
+def percent(value: float, decimals: int = 1) -> str:
+    """`88.0 %`, never broken before the sign."""
+    return f"{value:.{decimals}f}\N{NO-BREAK SPACE}%"
+
+
+def share(value: float) -> str:
+    """A share of 1 as percent, rounded down: only a true 1 is shown as 100 %."""
+    if value == 1.0:
+        return "100\N{NO-BREAK SPACE}%"
+    return percent(math.floor(value * 1e4) / 100, 2)
+
+
+def size(count: int) -> str:
+    """Bytes with a decimal unit."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.2f} GB"
