@@ -338,6 +338,22 @@ def test_a_narrow_canvas_keeps_the_boxes_clear_of_the_minimap(qtbot) -> None:  #
     assert view.node_rect("n70").right() <= 420
 
 
+def test_the_legend_stands_above_the_minimap_and_clear_of_the_boxes(qtbot) -> None:  # type: ignore[no-untyped-def]
+    view = GraphView()
+    qtbot.addWidget(view)
+    view.resize(420, 500)
+    view.show()
+    view.set_graph(*chain(80), arrange)
+    view.set_legend("SQNR in dB", "10", "45")
+    view.select("n40")
+    assert view.legend.geometry().bottom() < view.minimap.geometry().top()
+    assert view.node_rect("n40").left() > view.legend.geometry().right()
+    view.resize(380, 500)
+    assert view.node_rect("n40").left() > view.legend.geometry().right()
+    view.fit()
+    assert view.legend.geometry().bottom() > view.minimap.geometry().top()
+
+
 def test_only_the_keyboard_gives_the_canvas_a_frame(view: GraphView) -> None:
     def frame() -> str:
         QApplication.processEvents()

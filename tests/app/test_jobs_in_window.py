@@ -57,7 +57,7 @@ def test_what_a_running_job_shows(window, digits, slow, qtbot):
     assert status.cancel.isVisible()
     step = window.workspace.workflow.buttons[3].step
     assert (step.state, step.detail) == (StepState.CURRENT, "16 of 64 samples")
-    assert "live, batch 1" in window.workspace.ranges.plot.caption.text()
+    assert "live, 16 of 64 samples" in window.workspace.ranges.plot.caption.text()
     slow.release.set()
     qtbot.waitUntil(idle(window))
     assert not status.bar.isVisible()
@@ -147,6 +147,21 @@ def test_closing_during_a_job(window, digits, slow, qtbot):
     assert window.session.document is digits
 
 
+def test_closing_during_a_job_still_asks_about_unsaved_changes(window, digits, slow, qtbot):
+    window.session.show(digits)
+    window.session.edit("data", lambda document: document.with_data(None))
+    edited = window.session.document
+    window.session._step("Calibrating", tasks.calibrate)
+    answer("Cancel it and close")
+    window.close()
+    answer("Cancel")
+    qtbot.waitUntil(idle(window), timeout=5000)
+    qtbot.wait(150)
+    assert window.isVisible()
+    assert window.session.document is edited
+    assert window.session.modified
+
+
 def test_unsaved_changes_are_asked_about(window, digits, qtbot):
     window.session.show(digits)
     window.session.edit("data", lambda document: document.with_data(None))
@@ -173,7 +188,7 @@ def test_events_are_drawn_once_a_tick(window, digits, monkeypatch, qtbot):
     window.session.calibrate()
     qtbot.waitUntil(lambda: drawn[-1:] == [3000])
     assert len(drawn) < 30
-    assert "live, batch 3000" in window.workspace.ranges.plot.caption.text()
+    assert "live" in window.workspace.ranges.plot.caption.text()
     step.release.set()
     qtbot.waitUntil(idle(window))
 

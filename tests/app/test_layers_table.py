@@ -148,6 +148,20 @@ def test_sorting_by_error(panel):
     assert len(measured) > 5
 
 
+@pytest.mark.parametrize("width", [1280, 1600])
+def test_every_column_is_in_view_unless_the_user_made_them_wider(window, evaluated, width, qtbot):
+    window.session.show(evaluated)
+    window.resize(width, 800)
+    table = window.workspace.layers.table
+    qtbot.waitUntil(lambda: not table.horizontalScrollBar().isVisible())
+    assert table.columnViewportPosition(SQNR) + table.columnWidth(SQNR) <= table.viewport().width()
+    for column in range(W_BITS, SQNR):
+        assert table.sizeHintForColumn(column) <= table.columnWidth(column), COLUMNS[column].title
+    table.setColumnWidth(SQNR, 300)
+    window.resize(width - 40, 800)
+    assert table.columnWidth(SQNR) == 300
+
+
 def test_copy_as_tsv(panel, qtbot):
     select(panel, "stem.conv", "down.conv")
     qtbot.keyClick(panel.table, Qt.Key.Key_C, Qt.KeyboardModifier.ControlModifier)

@@ -97,8 +97,7 @@ def test_netron_draws_models_side_by_side_without_any_request() -> None:
         "QT_QPA_PLATFORM": "offscreen",
         "QTWEBENGINE_CHROMIUM_FLAGS": "--disable-gpu",
     }
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        env["QTWEBENGINE_DISABLE_SANDBOX"] = "1"
+    env.pop("QTWEBENGINE_DISABLE_SANDBOX", None)  # the pane knows where it is needed
     child = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(CHILD)],
         env=env,
@@ -164,3 +163,14 @@ def test_without_webengine_the_pane_says_so(qtbot, monkeypatch) -> None:  # type
     pane.show_model("a.onnx", b"x")
     pane.show()
     assert "libnss3.so" in pane.message
+
+
+def test_root_gets_no_sandbox_that_would_end_the_window(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(netron_pane.sys, "platform", "linux")
+    monkeypatch.setattr(netron_pane.os, "geteuid", lambda: 0)
+    assert not netron_pane.sandbox_possible()
+    monkeypatch.setattr(netron_pane.os, "geteuid", lambda: 1000)
+    for code in (0, 1):
+        done = subprocess.CompletedProcess([], code)
+        monkeypatch.setattr(netron_pane.subprocess, "run", lambda *_, done=done, **__: done)
+        assert netron_pane.sandbox_possible() is (code == 0)

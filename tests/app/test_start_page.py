@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDragEnterEvent, QDropEvent
+from PySide6.QtTest import QTest
 from window_helpers import visible
 
 from studio.resource_files import resource
@@ -99,6 +100,8 @@ def test_python_code_asks_first(window, qtbot, tmp_path):
     window.files.open_path(source)
     dialog = visible(ConsentDialog)
     assert dialog.factory.text() == "make_net"
+    QTest.keyClick(dialog.factory, Qt.Key.Key_Return)  # neither runs the code nor closes
+    assert dialog.isVisible()
     dialog.shapes.setText("1,1,many")
     dialog.run.click()
     assert dialog.isVisible()

@@ -80,6 +80,8 @@ def test_random_data_has_to_be_asked_for(dialog, window, qtbot):
     qtbot.waitUntil(idle(window), timeout=30000)
     assert window.session.document.calibration.synthetic
     assert any("random" in row.cells[1] for row in window.workspace.problems.model.rows)
+    assert window.workspace.top_bar.random.isVisible()
+    window.session.undo_stack.undo()
 
 
 def test_calibrate_without_data_asks_for_it_first(window, digits, qtbot):

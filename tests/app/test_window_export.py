@@ -54,6 +54,12 @@ def test_a_difference_is_not_called_verified(window, evaluated, qtbot, tmp_path)
     qtbot.addWidget(dialog)
     assert dialog.verdict.property("role") == "bad"
     assert "5 steps" in texts(dialog)
+    assert "Do not use these files" in dialog.verdict.text()
+    assert "RANDOM DATA" not in texts(dialog)
+    random = ExportSummaryDialog(replace(summary, warnings=("Narrow.",)), None, synthetic=True)
+    qtbot.addWidget(random)
+    assert "RANDOM DATA" in texts(random)
+    assert "Narrow." in texts(random)
     assert "not measured" in dict(quality_rows(None))["Accuracy"]
     assert dict(verification_rows(broken.verification))["Identical integers"].startswith(share(0.9))
 

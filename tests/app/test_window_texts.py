@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
+from PySide6.QtGui import QFontMetrics
 
 from studio.app import text
 from studio.app.status_bar import TimeLeft
-from studio.app.workflow import StepState, workflow_steps
+from studio.app.theme import ui_font
+from studio.app.workflow import StepState, two_lines, workflow_steps
 from studio.jobs import Progress
 
 
@@ -46,8 +48,22 @@ def test_a_share_is_never_rounded_up_to_all():
     assert text.share(1.0) == "100\u00a0%"
 
 
+def test_a_step_has_two_lines_at_most(qapp):
+    metrics = QFontMetrics(ui_font(12))
+    name = text.unbroken("a_very_long_name_of_a_detection_model ·", "290 layers")
+    first, second = two_lines(name, metrics, 110)
+    assert "…" in first
+    assert second == "290\u00a0layers"
+    assert two_lines("ONNX", metrics, 110) == ["ONNX"]
+    assert two_lines("", metrics, 110) == []
+
+
 def test_progress():
     assert text.progress(48, 64, "batch 3") == "48 of 64 · batch 3"
+    assert (
+        text.unbroken("top-1 99.7\u00a0%,", "float 8 %")
+        == "top-1\u00a099.7\u00a0%, float\u00a08\u00a0%"
+    )
     assert text.progress(1, 3, "writing the models") == "writing the models"
     assert text.progress(5, 9, "80 of 500 samples") == "80 of 500 samples"
 
