@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from studio.app import text
@@ -74,6 +75,9 @@ class GraphPanel(QWidget):
         self.search.setProperty("role", "chip")
         self.search.textEdited.connect(lambda words: self.find_layer(words, 0))
         self.search.returnPressed.connect(lambda: self.find_layer(self.search.text(), 1))
+        leave = QShortcut(QKeySequence(Qt.Key.Key_Escape), self.search)
+        leave.setContext(Qt.ShortcutContext.WidgetShortcut)
+        leave.activated.connect(self._leave_search)
         self.found = label("", "muted")
         self.color = menu_button("Colour of the graph", "chip")
         self.color.setMenu(QMenu(self.color))
@@ -156,9 +160,9 @@ class GraphPanel(QWidget):
         sqnr = layer_sqnr(document)
         if self._color == "sqnr" and sqnr:
             scale = sqnr_scale(sqnr)
-            self.view.set_legend("output SQNR", f"{scale.low:.0f} dB", f"{scale.high:.0f} dB")
+            self.view.set_legend("SQNR in dB", f"{scale.low:.0f}", f"{scale.high:.0f}")
         elif self._color == "bits":
-            self.view.set_legend("bits", "2", "8 and more")
+            self.view.set_legend("bits", "2", "8 +")
         else:
             self.view.clear_legend()
 
@@ -172,6 +176,12 @@ class GraphPanel(QWidget):
     def focus_search(self) -> None:
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self.search.selectAll()
+
+    def _leave_search(self) -> None:
+        """Back to the graph, nothing outlined."""
+        self.search.clear()
+        self.find_layer("", 0)
+        self.view.setFocus(Qt.FocusReason.ShortcutFocusReason)
 
     def find_layer(self, words: str, step: int) -> None:
         """Select the first box that matches, or with `step` 1 the next one after the selected."""

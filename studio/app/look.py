@@ -18,6 +18,10 @@ QToolButton[role="flat"]:hover {{ background: {theme.raised}; }}
 QToolButton[role="flat"]:focus {{ border-color: {theme.accent}; }}
 QLabel[role="section"] {{ font-weight: 600; padding-top: 6px; }}
 QLabel[role="figure"] {{ font-size: 26px; font-weight: 600; color: {theme.good}; }}
+QLabel[role="badge"] {{
+    color: {theme.warn}; border: 1px solid {theme.warn_mark}; border-radius: 6px;
+    padding: 3px 8px; font-size: 12px; font-weight: 600;
+}}
 QLineEdit[role="chip"] {{ border-radius: 11px; padding: 2px 9px; font-size: 12px; }}
 QComboBox[role="changed"] {{ font-weight: 700; color: {theme.link}; }}
 """

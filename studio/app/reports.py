@@ -15,6 +15,12 @@ CHANGE_TITLES = ("Rule", "Layer", "What was done and why")
 PROBLEM_TITLES = ("Where", "What")
 
 
+def synthetic(document: Document) -> bool:
+    """True if ranges or figures come from random data."""
+    results = (document.calibration, document.evaluation)
+    return any(result is not None and result.synthetic for result in results)
+
+
 def tensor_rows(document: Document) -> list[Row]:
     """Every tensor of the graph: how it is quantized, or why not."""
     rows = []

@@ -85,6 +85,7 @@ class StatusBar(QWidget):
         session.progress.connect(self._show)
         session.step_done.connect(self._done)
         session.failed.connect(self._failed)
+        session.undo_stack.indexChanged.connect(self._edited)
         self._clock = QTimer(self)
         self._clock.setInterval(2000)
         self._clock.timeout.connect(self._show_machine)
@@ -130,6 +131,16 @@ class StatusBar(QWidget):
         words = f"{DONE.get(verb, verb)} {what}".strip()
         self.title.setText(f"{words} in {text.duration(took)}" if took >= 1 else words)
         self.detail.setText("")
+
+    def _edited(self, index: int) -> None:
+        """What the last edit was; nothing of it after the history was emptied."""
+        if self._session.document is None or self._session.busy:
+            return
+        stack = self._session.undo_stack
+        if index < stack.count() and stack.redoText():
+            self.title.setText(f"Undone: {stack.redoText()}")
+        elif stack.undoText():
+            self.title.setText(stack.undoText())
 
     def _failed(self, step: str, error: object) -> None:
         self.title.setText(f"{step}: failed")

@@ -29,6 +29,7 @@ from studio.app.widgets import label
 
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
+CELL_MARGIN = 6
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,10 @@ class TextModel(QAbstractTableModel):
 
 
 class TextTable(QWidget):
-    """`bar` holds the search field; `layer_chosen` carries the layer of the selected row."""
+    """`bar` holds the search field; `layer_chosen` carries the layer of the selected row.
+
+    `widths` are the largest widths of the columns in pixels; the last column takes the rest.
+    """
 
     layer_chosen = Signal(str)
 
@@ -105,12 +109,12 @@ class TextTable(QWidget):
         self.table.verticalHeader().setDefaultSectionSize(28)
         self.table.horizontalHeader().setHighlightSections(False)
         self.table.horizontalHeader().setStretchLastSection(True)
-        for column, width in enumerate(widths):
-            self.table.setColumnWidth(column, width)
         self.table.setSortingEnabled(True)
         self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
         self.empty = label(empty, "muted")
         self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._limits = tuple(widths)
+        self._fitted = False
         self._stack = QStackedLayout(self)
         self._stack.addWidget(self.table)
         self._stack.addWidget(self.empty)
@@ -129,8 +133,18 @@ class TextTable(QWidget):
 
     def set_rows(self, rows: Sequence[Row]) -> None:
         self.model.set_rows(rows)
+        if rows and not self._fitted:
+            self._fit_columns()
         self._stack.setCurrentIndex(0 if rows else 1)
         self.search.setVisible(bool(rows))
+
+    def _fit_columns(self) -> None:
+        """Every column as wide as its texts, within its limit; later rows leave it so."""
+        self._fitted = True
+        for column, limit in enumerate(self._limits):
+            needed = self.table.sizeHintForColumn(column) + CELL_MARGIN
+            heading = self.table.horizontalHeader().sectionSizeHint(column)
+            self.table.setColumnWidth(column, min(max(needed, heading), limit))
 
     def _chosen(self, current: QModelIndex, previous: QModelIndex) -> None:
         row = self.filter.mapToSource(current).row()

@@ -8,10 +8,11 @@ from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QHBoxLayout, QMenu, QToolButton, QWidget
 
+from studio.app import reports
 from studio.app.actions import Actions
 from studio.app.commands import COMMANDS, MENUS
 from studio.app.session import Session
-from studio.app.widgets import ElidedLabel, elided, line, menu_button
+from studio.app.widgets import ElidedLabel, elided, label, line, menu_button
 
 BIT_CHOICES = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
 
@@ -31,6 +32,7 @@ class TopBar(QWidget):
         self.menu = menu_button("Menu")
         self.title: ElidedLabel = elided("", "muted")
         self.title.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        self.random = label("RANDOM DATA", "badge")
         self._build()
         session.document_changed.connect(self.refresh)
         session.job_changed.connect(self.refresh)
@@ -53,6 +55,11 @@ class TopBar(QWidget):
         export.setProperty("role", "primary")
         layout.addWidget(export)
         layout.addWidget(self.title, 1)
+        self.random.setToolTip(
+            "Ranges or figures come from random data and say nothing about real use. "
+            "Choose images or arrays, then calibrate again."
+        )
+        layout.addWidget(self.random)
         for name in ("undo", "redo", "theme"):
             button = self._button(name)
             button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonIconOnly)
@@ -96,6 +103,7 @@ class TopBar(QWidget):
     def refresh(self) -> None:
         """Show the document's target and default bits."""
         document = self._session.document
+        self.random.setVisible(document is not None and reports.synthetic(document))
         reason = "" if self._session.editable else f"{self._session.job_step} is running."
         for button in (self.target, self.weight_bits, self.act_bits):
             button.setEnabled(self._session.editable)

@@ -23,7 +23,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from studio.app import crash
+from studio.app import crash, reports
 from studio.app.actions import Actions
 from studio.app.dialogs import messages
 from studio.app.files import OPENABLE, Files
@@ -230,7 +230,9 @@ class MainWindow(QMainWindow):
         if step == "Exporting" and document.export is not None:
             from studio.app.dialogs.export_summary import ExportSummaryDialog
 
-            dialog = ExportSummaryDialog(document.export, document.evaluation, self)
+            dialog = ExportSummaryDialog(
+                document.export, document.evaluation, self, reports.synthetic(document)
+            )
             dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
             dialog.open()
 
@@ -289,9 +291,11 @@ class MainWindow(QMainWindow):
             if self._close_when_idle or messages.ask_stop(self, self.session.job_step):
                 self._close_when_idle = True
                 self.session.cancel()
+                self._job_changed()  # it may have ended while the question was open
             event.ignore()
             return
-        if not self._close_when_idle and not self.files.may_replace(self.close):
+        self._close_when_idle = False
+        if not self.files.may_replace(self.close):
             event.ignore()
             return
         self.settings.set_state("geometry", self.saveGeometry())

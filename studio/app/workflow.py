@@ -95,6 +95,8 @@ def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
             evaluate = text.unbroken(
                 f"top-1 {text.percent(simulated)},", f"float {text.percent(exact)}"
             )
+        if evaluation.synthetic:
+            evaluate = text.unbroken("RANDOM DATA ·", evaluate)
     export = "ONNX and encodings"
     if document.export is not None:
         export = f"to {document.export.folder.name}"
@@ -106,6 +108,18 @@ def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
         ("evaluate", "Evaluate", evaluate, evaluation is not None),
         ("export", "Export", export, document.export is not None),
     ]
+
+
+def two_lines(words: str, metrics: QFontMetrics, width: int) -> list[str]:
+    """`words` in at most two lines of `width` pixels, broken at a space, what is long elided."""
+    if not words:
+        return []
+    first, rest = words, ""
+    while metrics.horizontalAdvance(first) > width and " " in first:
+        first, _, word = first.rpartition(" ")
+        rest = f"{word} {rest}".rstrip()
+    lines = [first, rest] if rest else [first]
+    return [metrics.elidedText(line, Qt.TextElideMode.ElideMiddle, width) for line in lines]
 
 
 class StepButton(QAbstractButton):
@@ -141,9 +155,8 @@ class StepButton(QAbstractButton):
         self._fit_height()
 
     def _fit_height(self) -> None:
-        width = QFontMetrics(ui_font(12)).horizontalAdvance(self.step.detail)
-        lines = 2 if width > self._text_width() else 1 if self.step.detail else 0
-        self.setFixedHeight(38 + 16 * lines)
+        lines = two_lines(self.step.detail, QFontMetrics(ui_font(12)), self._text_width())
+        self.setFixedHeight(38 + 16 * len(lines))
 
     def _text_width(self) -> int:
         return max(60, self.width() - TEXT_LEFT - 8)
@@ -170,10 +183,9 @@ class StepButton(QAbstractButton):
         painter.drawText(QRectF(left, 8, width, 18), Qt.AlignmentFlag.AlignVCenter, self.step.title)
         painter.setFont(ui_font(12))
         painter.setPen(theme.color("muted"))
-        detail = painter.fontMetrics().elidedText(
-            self.step.detail, Qt.TextElideMode.ElideRight, 2 * width - 24
-        )
-        painter.drawText(QRectF(left, 28, width, 34), Qt.TextFlag.TextWordWrap, detail)
+        for index, words in enumerate(two_lines(self.step.detail, painter.fontMetrics(), width)):
+            box = QRectF(left, 27 + 16 * index, width, 16)
+            painter.drawText(box, Qt.AlignmentFlag.AlignVCenter, words)
         painter.end()
 
     def _mark(self, painter: QPainter, circle: QRectF) -> None:

@@ -20,7 +20,7 @@ from studio.app.text_table import TextTable
 from studio.app.top_bar import TopBar
 from studio.app.workflow import WorkflowPanel
 
-WORKFLOW_WIDTH, INSPECTOR_WIDTH = 200, 312
+WORKFLOW_WIDTH, INSPECTOR_WIDTH = 182, 292
 
 
 class Workspace(QWidget):
@@ -46,7 +46,7 @@ class Workspace(QWidget):
         self.tensors = TextTable(
             "Tensors",
             reports.TENSOR_TITLES,
-            (210, 90, 180, 200, 130, 84),
+            (250, 110, 220, 240, 150, 100),
             "No tensors.",
         )
         self.preparation = TextTable(
@@ -69,6 +69,7 @@ class Workspace(QWidget):
         self.middle.setChildrenCollapsible(False)
         self.middle.addWidget(self.graph)
         self.middle.addWidget(self.ranges)
+        self.graph.setMinimumWidth(370)  # a box beside the minimap
         self.middle.setSizes([440, 560])
         self.center = TabArea("Views of the model")
         self.center.add("graph", "Graph", self.middle, self.graph.bar)

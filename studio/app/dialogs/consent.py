@@ -82,11 +82,13 @@ class ConsentDialog(QDialog):
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
         self.run = buttons.addButton("Run and open", QDialogButtonBox.ButtonRole.AcceptRole)
         self.run.setProperty("role", "primary")
-        cancel = buttons.button(QDialogButtonBox.StandardButton.Cancel)
-        cancel.setDefault(True)
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         layout.addWidget(buttons)
+        for button in self.findChildren(QPushButton):
+            button.setAutoDefault(False)  # Enter in a field neither runs code nor throws text away
+        if self.factory.text() and not project:
+            self.shapes.setFocus()
 
     def _form(self, request: OpenRequest) -> QFormLayout:
         names = factories(request.path)

@@ -129,6 +129,8 @@ class DataDialog(QDialog):
         layout.setSpacing(16)
         layout.addLayout(columns, 1)
         layout.addWidget(buttons)
+        for push in self.findChildren(QPushButton):
+            push.setAutoDefault(push is self.use)
         self.resize(820, 600)
         for button in (self.from_path, self.random):
             group.addButton(button)

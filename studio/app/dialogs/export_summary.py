@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 Rows = list[tuple[str, str]]
 
+RANDOM = "RANDOM DATA: the figures say nothing about real use. Choose images and calibrate again."
+DIFFERS = (
+    "Do not use these files. Look for the layer in the report, keep it in float, and export again."
+)
+
 
 def size_rows(summary: ExportSummary) -> Rows:
     """Every file with its size."""
@@ -78,36 +83,38 @@ def verification_rows(check: Verification) -> Rows:
 
 
 class ExportSummaryDialog(QDialog):
-    """Opens the folder or the report on request; `open_url` is replaced in tests."""
+    """Opens the folder or the report on request; `open_url` is replaced in tests.
+
+    `synthetic`: the ranges or the figures come from random data.
+    """
 
     def __init__(
         self,
         summary: ExportSummary,
         evaluation: Evaluation | None,
         parent: QWidget | None = None,
+        synthetic: bool = False,
         open_url: Callable[[QUrl], object] = QDesktopServices.openUrl,
     ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Export")
-        self.setMinimumWidth(680)
+        self.setMinimumWidth(780)
         self._summary = summary
         self._open_url = open_url
         layout = QVBoxLayout(self)
         layout.setContentsMargins(24, 20, 24, 18)
         layout.setSpacing(12)
         layout.addLayout(self._headline(summary))
+        if synthetic:
+            layout.addWidget(label(RANDOM, "badge", wrap=True))
+        for warning in summary.warnings:
+            layout.addWidget(label(warning, "warn", wrap=True))
         layout.addWidget(line())
         self._section(layout, "FILES", size_rows(summary))
-        note = "on random data: says nothing about real accuracy"
-        synthetic = evaluation is not None and evaluation.synthetic
-        self._section(
-            layout, "AGAINST THE FLOAT MODEL", quality_rows(evaluation), note if synthetic else ""
-        )
+        self._section(layout, "AGAINST THE FLOAT MODEL", quality_rows(evaluation))
         check = summary.verification
         if check is not None:
             self._section(layout, "ONNXRUNTIME AGAINST THE SIMULATION", verification_rows(check))
-        for warning in summary.warnings:
-            layout.addWidget(label(warning, "warn", wrap=True))
         layout.addLayout(self._buttons(summary))
 
     def _headline(self, summary: ExportSummary) -> QHBoxLayout:
@@ -117,7 +124,7 @@ class ExportSummaryDialog(QDialog):
         elif check.passed:
             words, role = "Verified: onnxruntime computes what was simulated", "good"
         else:
-            words, role = check.problem, "bad"
+            words, role = f"{check.problem} {DIFFERS}", "bad"
         self.verdict = label(words, role, wrap=True)
         self.folder = elided(str(summary.folder), "muted")
         ratio = summary.float_bytes / max(1, summary.quantized_bytes)
@@ -126,7 +133,9 @@ class ExportSummaryDialog(QDialog):
         sizes = label(f"smaller: {after}, float {before}", "muted")
         left = QVBoxLayout()
         left.setSpacing(4)
-        left.addWidget(label("Export done", "heading"))
+        left.addWidget(
+            label("Exported, but not as simulated" if role == "bad" else "Export done", "heading")
+        )
         left.addWidget(self.verdict)
         left.addWidget(self.folder)
         right = QVBoxLayout()
@@ -139,7 +148,7 @@ class ExportSummaryDialog(QDialog):
         row.addLayout(right)
         return row
 
-    def _section(self, layout: QVBoxLayout, title: str, rows: Rows, note: str = "") -> None:
+    def _section(self, layout: QVBoxLayout, title: str, rows: Rows) -> None:
         layout.addWidget(label(title, "caption"))
         grid = QGridLayout()
         grid.setHorizontalSpacing(16)
@@ -151,8 +160,6 @@ class ExportSummaryDialog(QDialog):
             shown: QLabel = elided(value)
             grid.addWidget(shown, index, 1)
         layout.addLayout(grid)
-        if note:
-            layout.addWidget(label(note, "warn"))
         layout.addSpacing(4)
 
     def _buttons(self, summary: ExportSummary) -> QHBoxLayout:

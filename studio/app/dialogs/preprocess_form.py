@@ -113,6 +113,7 @@ class PreprocessForm(QWidget):
             given = getattr(value, name)
             items = given if isinstance(given, tuple) else () if given is None else (given,)
             field.setText(", ".join(exact(item) for item in items))
+            field.setCursorPosition(0)
         for name, box in self.choices.items():
             box.setCurrentText(getattr(value, name))
 

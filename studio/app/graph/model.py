@@ -106,3 +106,24 @@ class Neighbours:
             ),
             default=None,
         )
+
+
+class _NoLayout:
+    centres: Mapping[str, Point] = {}
+    routes: Mapping[tuple[str, str], Sequence[Point]] = {}
+
+
+def no_layout(
+    nodes: Sequence[tuple[str, float, float]],
+    edges: Sequence[tuple[str, str]],
+    *,
+    gap_x: float,
+    gap_y: float,
+) -> _NoLayout:
+    """Arranges a graph without boxes."""
+    return _NoLayout()
+
+
+def searchable(node: CanvasNode) -> str:
+    """What a search looks at, in lower case."""
+    return f"{node.id} {node.title} {node.subtitle} {node.badge}".lower()

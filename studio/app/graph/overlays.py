@@ -117,7 +117,7 @@ class Legend(QWidget):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
-        self.setFixedSize(168, 54)
+        self.setFixedSize(Minimap.WIDTH, 54)
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.title = self.low = self.high = ""
 
@@ -135,7 +135,7 @@ class Legend(QWidget):
         painter.setBrush(theme.color("surface"))
         painter.drawRoundedRect(QRectF(self.rect()).adjusted(0.5, 0.5, -0.5, -0.5), 6, 6)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing, False)
-        inner = QRectF(self.rect()).adjusted(12, 6, -12, -6)
+        inner = QRectF(self.rect()).adjusted(8, 6, -8, -6)
         painter.setFont(ui_font(11))
         painter.setPen(theme.color("muted"))
         painter.drawText(inner, Qt.AlignmentFlag.AlignHCenter, self.title)

@@ -25,7 +25,9 @@ from studio.app.graph.model import (
     CanvasNode,
     Neighbours,
     Point,
+    no_layout,
     node_size,
+    searchable,
 )
 from studio.app.graph.overlays import Legend, Minimap
 from studio.app.theme import Theme, current_theme, notifier
@@ -122,7 +124,7 @@ class GraphView(PanZoomView):
 
     def clear_graph(self) -> None:
         """Back to the empty state."""
-        self.set_graph([], [], _nothing)
+        self.set_graph([], [], no_layout)
 
     def set_empty_text(self, text: str) -> None:
         """What is said while there is no graph."""
@@ -148,6 +150,7 @@ class GraphView(PanZoomView):
         """Show the colour scale with the texts of its two ends."""
         self.legend.set_scale(title, low, high)
         self.legend.show()
+        self._stack_overlays()
 
     def clear_legend(self) -> None:
         self.legend.hide()
@@ -189,7 +192,7 @@ class GraphView(PanZoomView):
         self._matches = [
             name
             for name, item in self._items.items()
-            if words and all(word in _searchable(item.node) for word in words)
+            if words and all(word in searchable(item.node) for word in words)
         ]
         for name in self._matches:
             self._mark(name, True)
@@ -235,17 +238,19 @@ class GraphView(PanZoomView):
             return
         self.fit()
         if self.zoom >= 0.75:
+            self._go_beside_overlays(self.drawing.center(), self.drawing.width())
             return
         self.set_zoom(1.0)
         first = next(iter(self._items.values())).scenePos()
         below = self.viewport().height() / 2 - 2 * MARGIN - GAP_Y
-        self._go_beside_map(QPointF(first.x(), first.y() + below))
+        self._go_beside_overlays(QPointF(first.x(), first.y() + below), LAYER_SIZE[0])
 
-    def _go_beside_map(self, point: QPointF) -> None:
-        """Centre on the point, or as far right of it as keeps a box there clear of the minimap."""
+    def _go_beside_overlays(self, point: QPointF, width: float) -> None:
+        """Centre on the point, or so far left of it that the `width` around it is not covered."""
         covered = self.minimap.geometry().right() + MARGIN
-        left = self.viewport().width() / 2 - LAYER_SIZE[0] / 2 * self.zoom
-        self.go_to(point - QPointF(max(0.0, covered - left) / self.zoom, 0.0))
+        space = (self.viewport().width() - width * self.zoom) / 2
+        shift = min(max(0.0, covered - space), max(0.0, space))
+        self.go_to(point - QPointF(shift / self.zoom, 0.0))
 
     def _reveal(self, name: str) -> None:
         """Centre on the box unless it lies well inside the view."""
@@ -253,7 +258,17 @@ class GraphView(PanZoomView):
         if self.zoom < 0.3:
             self.set_zoom(1.0)
         if not inner.contains(self.node_rect(name)):
-            self._go_beside_map(self._items[name].scenePos())
+            self._go_beside_overlays(self._items[name].scenePos(), LAYER_SIZE[0])
+
+    def _uncover_current(self) -> None:
+        """Move the selected box out from under the overlays, if there is room beside them."""
+        if not self._current or self._start_pending:
+            return
+        box, edge = self.node_rect(self._current), self.minimap.geometry().right() + MARGIN
+        shift = edge - box.left()
+        if 0 < shift < edge and box.right() + shift <= self.viewport().width():
+            bar = self.horizontalScrollBar()
+            bar.setValue(bar.value() - round(shift))
 
     def _extent(self) -> QRectF:
         extent = QRectF()
@@ -275,6 +290,15 @@ class GraphView(PanZoomView):
         area = self.visible_area
         self.minimap.set_visible_area(area)
         self.minimap.setVisible(bool(self._items) and not area.contains(self.drawing))
+        self._stack_overlays()
+
+    def _stack_overlays(self) -> None:
+        """Both at the left, the minimap below the legend: boxes have the rest to themselves."""
+        bottom = self.height() - MARGIN
+        if not self.minimap.isHidden():
+            self.minimap.move(MARGIN, bottom - self.minimap.height())
+            bottom -= self.minimap.height() + MARGIN // 2
+        self.legend.move(MARGIN, bottom - self.legend.height())
 
     # Events
 
@@ -359,11 +383,8 @@ class GraphView(PanZoomView):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        height, width = self.height(), self.width()
-        self.minimap.move(MARGIN, height - self.minimap.height() - MARGIN)
-        self.legend.move(
-            width - self.legend.width() - MARGIN, height - self.legend.height() - MARGIN
-        )
+        self._stack_overlays()
+        self._uncover_current()
         self._empty.setGeometry(self.rect().adjusted(40, 0, -40, 0))
 
     def _apply_theme(self, theme: Theme) -> None:
@@ -377,22 +398,3 @@ class GraphView(PanZoomView):
 
 
 _STEPS = (Qt.Key.Key_Up, Qt.Key.Key_Down, Qt.Key.Key_Left, Qt.Key.Key_Right)
-
-
-class _NoLayout:
-    centres: Mapping[str, Point] = {}
-    routes: Mapping[tuple[str, str], Sequence[Point]] = {}
-
-
-def _nothing(
-    nodes: Sequence[tuple[str, float, float]],
-    edges: Sequence[tuple[str, str]],
-    *,
-    gap_x: float,
-    gap_y: float,
-) -> _NoLayout:
-    return _NoLayout()
-
-
-def _searchable(node: CanvasNode) -> str:
-    return f"{node.id} {node.title} {node.subtitle} {node.badge}".lower()

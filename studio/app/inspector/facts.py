@@ -54,7 +54,7 @@ def facts(document: Document, layer: Layer) -> list[tuple[str, str]]:
     work = [amount for node in nodes if (amount := macs(graph, node)) is not None]
     if total:
         operations = f" · {text.count(sum(work))} MACs" if work else ""
-        rows.append(("Parameters", f"{total:,}{operations}".replace(",", " ")))
+        rows.append(("Parameters", f"{text.count(total)}{operations}"))
     return [(what, value) for what, value in rows if value]
 
 

@@ -42,7 +42,7 @@ COLUMNS = (
     Column("Layer", "Name of the layer"),
     Column("Op", "Operators that run as one"),
     Column("W bits", "Bits of the weights", "weight_bits"),
-    Column("W granularity", "One scale for each channel, or one for all", "weight_per_channel"),
+    Column("W scales", "One scale for each channel, or one for all", "weight_per_channel"),
     Column("W sym.", "Symmetric: the zero point is in the middle of the grid", "weight_symmetric"),
     Column("A bits", "Bits of the output", "act_bits"),
     Column("A sym.", "Symmetric: the zero point is in the middle of the grid", "act_symmetric"),

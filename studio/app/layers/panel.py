@@ -26,8 +26,8 @@ from studio.app.session import Session
 from studio.app.widgets import label, menu_button
 
 SQNR_LIMITS = (10, 15, 20, 25, 30, 40)
-WIDTHS = (220, 104, 60, 106, 62, 58, 60, 122, 84, 84)
-NAME_WIDTH = 170
+NARROW = (108, 92, 50, 95, 55, 48, 54, 104, 82, 78)  # what the cells need
+COMFORT = (220, 136, 66, 106, 70, 66, 70, 124, 92, 92)  # where there is room
 
 
 class LayersTable(QTableView):
@@ -55,6 +55,9 @@ class LayersTable(QTableView):
         header.setHighlightSections(False)
         header.setMinimumSectionSize(48)
         self.setSortingEnabled(True)
+        self._fitting = False
+        self._widths_chosen = False
+        header.sectionResized.connect(self._section_resized)
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         if event.matches(QKeySequence.StandardKey.Copy):
@@ -66,8 +69,27 @@ class LayersTable(QTableView):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
+        self.fit_columns()
+
+    def _section_resized(self, column: int, before: int, after: int) -> None:
+        self._widths_chosen = self._widths_chosen or (not self._fitting and column > 0)
+
+    def fit_columns(self) -> None:
+        """All columns in view where that is possible; the name has what the others leave.
+
+        Columns the user has made wider or narrower stay so.
+        """
+        room = self.viewport().width()
+        least, most = sum(NARROW), sum(COMFORT)
+        share = min(1.0, max(0.0, (room - least) / (most - least)))
+        self._fitting = True
+        if not self._widths_chosen:
+            for column in range(1, len(COLUMNS)):
+                extra = share * (COMFORT[column] - NARROW[column])
+                self.setColumnWidth(column, NARROW[column] + int(extra))
         others = sum(self.columnWidth(column) for column in range(1, len(COLUMNS)))
-        self.setColumnWidth(0, max(NAME_WIDTH, self.viewport().width() - others))
+        self.setColumnWidth(0, max(NARROW[0], room - others))
+        self._fitting = False
 
     def selected_text(self) -> str:
         """The selected rows as tab-separated values with a heading."""
@@ -93,8 +115,7 @@ class LayersPanel(QWidget):
         self.table.sortByColumn(-1, Qt.SortOrder.AscendingOrder)
         self.delegate = CellDelegate(self._edited, self.table)
         self.table.setItemDelegate(self.delegate)
-        for column, width in enumerate(WIDTHS):
-            self.table.setColumnWidth(column, width)
+        self.table.fit_columns()
         self.empty = label("No layer matches the filters.", "muted")
         self.empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         layout = QVBoxLayout(self)

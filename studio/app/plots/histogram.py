@@ -139,7 +139,7 @@ class HistogramPlot(PlotFrame):
             self._lines, self._labels, limits, (1.0, 0.0), strict=True
         ):
             line.setPos(value)
-            label.setText(f"{value:.4g}")
+            label.setText(f"{value:.4g}".replace("-", "−"))
             edge = 0.0 if value < left + margin else 1.0 if value > right - margin else 0.5
             label.setAnchor((side if near else edge, 0))
             label.setPos(value, 0.0)
