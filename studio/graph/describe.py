@@ -48,7 +48,7 @@ def display_shape(value: ir.Value) -> str:
 
 def _size(size: int | ir.SymbolicDim, axis: int) -> str:
     if isinstance(size, int):
-        return str(size)
+        return str(size) if size >= 0 else "N" if axis == 0 else "?"
     if axis == 0:
         return "N"
     name = size.value or ""

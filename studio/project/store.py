@@ -1,4 +1,4 @@
-"""Project files (`.qstudio`): a recipe plus the statistics of its calibration.
+"""Project files (`.qstudio`): a recipe, the statistics of its calibration and its evaluation.
 
 Statistics rather than encodings are kept: encodings follow from them and the settings, so a project
 can be opened and its bitwidths changed without reading the data again.
@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from studio.analysis.quality import Evaluation
 from studio.errors import ConfigError
+from studio.exporting.bundle import json_numbers
 from studio.exporting.files import write_text
 from studio.jobs.events import CancelToken, Emit, Warned, silent
 from studio.project.document import Calibration, DataSettings, Document
@@ -26,6 +29,8 @@ from studio.quant.statistics import TensorStatistics
 from studio.sim.config import parse_config
 
 SUFFIX = ".qstudio"
+
+_EVALUATION: TypeAdapter[Evaluation | None] = TypeAdapter(Evaluation | None)
 
 
 def save_project(document: Document, path: Path) -> Document:
@@ -47,6 +52,7 @@ def save_project(document: Document, path: Path) -> Document:
         "data": None if data is None else data.model_dump(mode="json"),
         "config": document.config.model_dump(mode="json", exclude_none=True),
         "calibration": _dump_calibration(document.calibration),
+        "evaluation": json_numbers(_EVALUATION.dump_python(document.evaluation)),
         "fingerprint": fingerprint(document.graph),
     }
     write_text(path, json.dumps(values, indent=1))
@@ -70,6 +76,7 @@ def load_project(
         data = None if values["data"] is None else DataSettings.model_validate(values["data"])
         config = parse_config(values["config"])
         calibration = _load_calibration(values["calibration"])
+        evaluation = _EVALUATION.validate_python(values["evaluation"])
         calibrated_graph = str(values["fingerprint"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
@@ -84,7 +91,7 @@ def load_project(
     if fingerprint(document.graph) != calibrated_graph:
         emit(Warned(f"{source.name} has changed since it was calibrated: calibrate it again."))
         return document
-    document = replace(document, calibration=calibration)
+    document = replace(document, calibration=calibration, evaluation=evaluation)
     return refresh_encodings(document, emit=emit, cancel=cancel)
 
 

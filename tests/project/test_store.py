@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import onnx
 import pytest
 import small_models
 
+from studio.analysis.quality import Distance
 from studio.errors import ConfigError, ConsentRequiredError, ExportError, ModelError
 from studio.jobs.events import Event, Warned
 from studio.project import steps
@@ -65,6 +68,15 @@ def test_round_trip(saved: Document) -> None:
     again = saved.path.with_name("again.qstudio")
     save_project(loaded, again)
     assert again.read_bytes() == saved.path.read_bytes()
+
+
+def test_the_evaluation_is_kept(saved: Document) -> None:
+    evaluated = steps.evaluate(saved)
+    save_project(evaluated, saved.path)
+    assert load_project(saved.path).evaluation == evaluated.evaluation
+    exact = dataclasses.replace(evaluated.evaluation, output=Distance(math.inf, 1.0))
+    save_project(dataclasses.replace(evaluated, evaluation=exact), saved.path)
+    assert load_project(saved.path).evaluation == exact
 
 
 def test_a_moved_folder_still_opens(saved: Document, tmp_path: Path) -> None:
@@ -160,6 +172,7 @@ def test_files_that_are_no_project(tmp_path: Path, text: str) -> None:
         (("calibration", "statistics", "x", "maximum"), float("inf")),
         (("calibration", "statistics", "x", "minimum"), 1e9),
         (("calibration", "statistics", "x", "low"), float("inf")),
+        (("evaluation",), {"samples": 3}),
     ],
 )
 def test_damaged_projects(saved: Document, keys: tuple[str, ...], to: Any) -> None:
