@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -15,7 +14,11 @@ from studio.errors import ModelError
 from studio.graph.model import ModelGraph
 from studio.runtime.threads import threads
 
-_PROTOBUF_LIMIT = 2**31 - 2**24  # protobuf messages end at 2 GiB; leave room for the graph itself
+_LARGE = 1024
+"""Bytes from which a constant is handed over beside the graph."""
+
+_PACKED = (ir.DataType.INT4, ir.DataType.UINT4)
+"""Types without an array type of onnxruntime's own."""
 
 ort.set_default_logger_severity(4)  # errors are raised; they need not be printed as well
 
@@ -122,16 +125,22 @@ def _load(model: ir.Model | Path, options: ort.SessionOptions) -> ort.InferenceS
     providers = ["CPUExecutionProvider"]
     if isinstance(model, Path):
         return ort.InferenceSession(str(model), options, providers=providers)
-    size = sum(
-        value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value
-    )
-    if size < _PROTOBUF_LIMIT:
-        proto = ir.to_proto(model).SerializeToString()
-        return ort.InferenceSession(proto, options, providers=providers)
-    with tempfile.TemporaryDirectory(prefix="quantization-studio-") as folder:
-        path = Path(folder) / "model.onnx"
-        ir.save(model, path, external_data="model.data")
-        return ort.InferenceSession(str(path), options, providers=providers)
+    # Large weights are handed over in memory beside the graph: no copy goes through protobuf, whose
+    # messages end at 2 GiB.
+    shell = model.clone()
+    names, weights = [], []
+    for name, value in shell.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < _LARGE or tensor.dtype in _PACKED:
+            continue
+        names.append(name)
+        weights.append(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy())))
+        value.const_value = ir.ExternalTensor(
+            "weights", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+        )
+    options.add_external_initializers(names, weights)
+    graph = ir.to_proto(shell).SerializeToString()
+    return ort.InferenceSession(graph, options, providers=providers)
 
 
 def _first_line(error: Exception) -> str:

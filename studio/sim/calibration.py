@@ -15,6 +15,9 @@ from studio.quant.statistics import Histogram, TensorStatistics
 COUNTED_PER_SAMPLE = 8192
 """Elements of a tensor counted in its histogram for each sample; the range always covers all."""
 
+COUNTED_AT_ONCE = 2**16
+"""Elements that wait to be counted together: many small counts cost more than the network."""
+
 
 class _Observation:
     """Range and histogram of one tensor, growing."""
@@ -22,7 +25,8 @@ class _Observation:
     def __init__(self) -> None:
         self.minimum = math.inf
         self.maximum = -math.inf
-        self.histogram = Histogram()
+        self._histogram = Histogram()
+        self._waiting: list[np.ndarray] = []
 
     def add(self, name: str, array: np.ndarray) -> None:
         import torch
@@ -34,10 +38,19 @@ class _Observation:
                 "Check the preprocessing (mean, std, scale) and the model's weights.",
             )
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self.histogram.add(_sampled(array), low, high)
+        self._waiting.append(_sampled(array).copy())
+        if sum(part.size for part in self._waiting) >= COUNTED_AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        if self._waiting:
+            values = np.concatenate(self._waiting)
+            self._histogram.add(values, self.minimum, self.maximum)
+            self._waiting.clear()
 
     def result(self) -> TensorStatistics:
-        counts, low, high = self.histogram.statistics()
+        self._count()
+        counts, low, high = self._histogram.statistics()
         return TensorStatistics(self.minimum, self.maximum, counts, low, high)
 
 
