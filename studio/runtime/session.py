@@ -133,10 +133,11 @@ def _load(model: ir.Model | Path, options: ort.SessionOptions) -> ort.InferenceS
         tensor = value.const_value
         if tensor is None or tensor.nbytes < _LARGE or tensor.dtype in _PACKED:
             continue
+        array = np.ascontiguousarray(tensor.numpy())
         names.append(name)
-        weights.append(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(tensor.numpy())))
+        weights.append(ort.OrtValue.ortvalue_from_numpy(array))
         value.const_value = ir.ExternalTensor(
-            "weights", 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name
+            "weights", 0, array.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name
         )
     options.add_external_initializers(names, weights)
     graph = ir.to_proto(shell).SerializeToString()
