@@ -28,7 +28,6 @@ VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 PYTHON = BIN / "python"
 STAMP = VENV / "bootstrap.json"
-EXAMPLE = ROOT / "resources" / "examples" / "digits" / "digits.onnx"
 OLDEST_PYTHON = (3, 11)
 RUNTIME_LOCK = ROOT / "packaging" / "requirements.lock"
 TEST_LOCK = ROOT / "packaging" / "requirements-test.lock"
@@ -346,7 +345,7 @@ def start_studio(arguments: list[str]) -> int:
     if sys.platform == "linux" and not has_display():
         say("no display: doing the main job without a window, results in out/digits")
         return hand_over([studio, "demo", "--out", str(ROOT / "out" / "digits")])
-    return hand_over([studio, str(EXAMPLE)])
+    return hand_over([studio, "open", "--example"])
 
 
 def run_tests(arguments: list[str]) -> int:

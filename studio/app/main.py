@@ -33,8 +33,10 @@ def make_application(arguments: Sequence[str]) -> QApplication:
     return app
 
 
-def run(path: str | None = None, settings: QSettings | None = None) -> int:
-    """Show the window, on the model or project `path` if one is given; returns the exit code.
+def run(
+    path: str | None = None, settings: QSettings | None = None, *, example: bool = False
+) -> int:
+    """Show the window, on the model or project `path` or the bundled example; the exit code.
 
     `settings` is where sizes, theme and recent files are kept (default: the user's own).
     """
@@ -54,6 +56,8 @@ def run(path: str | None = None, settings: QSettings | None = None) -> int:
     if path is not None:
         chosen = Path(path)
         QTimer.singleShot(0, window, lambda: window.files.open_path(chosen))
+    elif example:
+        QTimer.singleShot(0, window, window.files.open_example)
     code = app.exec()
     window.session.undo_stack.blockSignals(True)  # quit by a signal: it was not closed
     window.session.wait(10.0)

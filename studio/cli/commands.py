@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def open_window(options: argparse.Namespace) -> int:
     from studio.app.main import run
 
-    return run(options.file)
+    return run(options.file, example=options.example)
 
 
 def targets(options: argparse.Namespace) -> int:

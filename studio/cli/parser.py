@@ -40,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     window = commands_parser.add_parser("open", help="open the window (on FILE)")
     window.add_argument("file", nargs="?", metavar="FILE", help="model or .qstudio project")
+    window.add_argument("--example", action="store_true", help="the bundled example, with its data")
     window.set_defaults(run=commands.open_window)
 
     inspect = commands_parser.add_parser(
