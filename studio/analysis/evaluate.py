@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import onnx_ir as ir
 
 from studio.analysis.quality import Accuracy, DistanceMeter, Evaluation, LayerQuality
 from studio.data.dataset import Batch, Dataset
@@ -75,13 +76,34 @@ def class_scores(output: np.ndarray) -> np.ndarray | None:
     return output.reshape(output.shape[:2])
 
 
-def simulated_session(
-    graph: ModelGraph, plan: Plan, encodings: Mapping[str, Encoding], layers: bool = False
-) -> Session:
-    """The simulation in onnxruntime; `layers` makes every layer's output readable."""
+class OutputMeter:
+    """A network's first output against a reference: distance, agreement, and accuracy where there
+    are labels."""
+
+    def __init__(self) -> None:
+        self.distance = DistanceMeter()
+        self.agreement = AgreementMeter()
+        self.accuracy = AccuracyMeter()
+
+    def add(
+        self, reference: np.ndarray, output: np.ndarray, labels: np.ndarray | None = None
+    ) -> None:
+        self.distance.add(reference, output)
+        expected, scores = class_scores(reference), class_scores(output)
+        if expected is not None and scores is not None:
+            self.agreement.add(expected, scores)
+            self.accuracy.add(scores, labels)
+
+
+def first_output(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The output that is measured."""
+    return next(iter(outputs.values()))
+
+
+def simulated_session(graph: ModelGraph, plan: Plan, encodings: Mapping[str, Encoding]) -> Session:
+    """The simulation in onnxruntime."""
     model = insert_qdq(graph, plan, encodings, constants=Constants.FLOAT)
-    outputs = [simulated_name(graph, plan, layer.output) for layer in plan.layers] if layers else []
-    return Session(model, optimizations=Optimizations.FLOAT, outputs=outputs)
+    return Session(model, optimizations=Optimizations.FLOAT)
 
 
 def simulated_name(graph: ModelGraph, plan: Plan, tensor: str) -> str:
@@ -111,38 +133,33 @@ def evaluate(
     total = min(len(data), limit or len(data))
     layer_total = min(total, LAYER_SAMPLES)
     steps = total + layer_total
-    float_meter, meter, agreement = AccuracyMeter(), AccuracyMeter(), AgreementMeter()
-    output_meter = DistanceMeter()
-    reference, simulated = float_session(graph), simulated_session(graph, plan, encodings)
+    float_meter, meter = OutputMeter(), OutputMeter()
+    model = insert_qdq(graph, plan, encodings, constants=Constants.FLOAT)
+    reference, simulated = float_session(graph), Session(model, optimizations=Optimizations.FLOAT)
     done = 0
     for batch in data.subset(total).batches(batch_size, cancel=cancel):
-        expected = next(iter(reference.run(batch.inputs).values()))
-        actual = next(iter(simulated.run(batch.inputs).values()))
-        output_meter.add(expected, actual)
-        scores, other = class_scores(expected), class_scores(actual)
-        if scores is not None and other is not None:
-            agreement.add(scores, other)
-            float_meter.add(scores, batch.labels)
-            meter.add(other, batch.labels)
+        expected = first_output(reference.run(batch.inputs))
+        float_meter.add(expected, expected, batch.labels)
+        meter.add(expected, first_output(simulated.run(batch.inputs)), batch.labels)
         done += len(batch.indices)
         emit(Progress("Evaluating", done, steps, f"{done} of {total} samples"))
     if not done:
         raise DataError(
             "There is no sample to evaluate on.", "Choose a folder with images or arrays."
         )
-    if meter.problem:
-        emit(Warned(meter.problem))
+    if meter.accuracy.problem:
+        emit(Warned(meter.accuracy.problem))
     del reference, simulated
     batches = data.subset(layer_total).batches(batch_size, cancel=cancel)
-    layers = _layer_distances(graph, plan, encodings, batches, done, steps, emit, cancel)
+    layers = _layer_distances(graph, plan, model, batches, done, steps, emit, cancel)
     return Evaluation(
         data=data.name,
         samples=done,
         synthetic=data.synthetic,
-        float_accuracy=float_meter.result(),
-        accuracy=meter.result(),
-        agreement=agreement.result(),
-        output=output_meter.result(),
+        float_accuracy=float_meter.accuracy.result(),
+        accuracy=meter.accuracy.result(),
+        agreement=meter.agreement.result(),
+        output=meter.distance.result(),
         layers=layers,
     )
 
@@ -150,7 +167,7 @@ def evaluate(
 def _layer_distances(
     graph: ModelGraph,
     plan: Plan,
-    encodings: Mapping[str, Encoding],
+    model: ir.Model,
     batches: Iterator[Batch],
     done: int,
     steps: int,
@@ -166,7 +183,9 @@ def _layer_distances(
     names = {layer.output: simulated_name(graph, plan, layer.output) for layer in layers}
     meters = {layer.output: DistanceMeter() for layer in layers}
     reference = float_session(graph, list(names))
-    simulated = simulated_session(graph, plan, encodings, layers=True)
+    simulated = Session(
+        model, optimizations=Optimizations.FLOAT, outputs=list(dict.fromkeys(names.values()))
+    )
     reader = BudgetedReader(reference, list(names))
     for batch in batches:
         for part, expected in reader.read(batch.inputs):

@@ -7,15 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from studio.analysis.evaluate import (
-    AccuracyMeter,
-    AgreementMeter,
-    class_scores,
-    simulated_session,
-)
-from studio.analysis.quality import DistanceMeter
+from studio.analysis.evaluate import OutputMeter, first_output, simulated_session
 from studio.cli.output import ProgressLine
 from studio.data.dataset import Dataset
 from studio.errors import ConfigError, DataError
@@ -118,34 +110,27 @@ def _measure(
 ) -> dict[str, Any]:
     dataset, batch_size = batched(document.graph, dataset, options.batch_size)
     dataset = dataset.subset(options.limit or len(dataset))
-    accuracy = {name: AccuracyMeter() for name in sessions}
-    agreement = {name: AgreementMeter() for name in sessions}
-    distance = {name: DistanceMeter() for name in sessions}
+    meters = {name: OutputMeter() for name in sessions}
     done = 0
     for batch in dataset.batches(batch_size):
-        outputs = {name: _first(session.run(batch.inputs)) for name, session in sessions.items()}
+        outputs = {name: first_output(x.run(batch.inputs)) for name, x in sessions.items()}
         for name, output in outputs.items():
-            distance[name].add(outputs["float"], output)
-            scores, reference = class_scores(output), class_scores(outputs["float"])
-            if scores is None or reference is None:
-                continue
-            agreement[name].add(reference, scores)
-            accuracy[name].add(scores, batch.labels)
+            meters[name].add(outputs["float"], output, batch.labels)
         done += len(batch)
         emit(Progress("Evaluating", done, len(dataset)))
-    warnings = [*dataset.warnings, *filter(None, [accuracy["float"].problem])]
+    warnings = [*dataset.warnings, *filter(None, [meters["float"].accuracy.problem])]
     for warning in warnings:
         emit(Warned(warning))
     results = []
-    for name in sessions:
-        hits = accuracy[name].result()
+    for name, meter in meters.items():
+        hits = meter.accuracy.result()
         results.append(
             {
                 "engine": name,
                 "top1": None if hits is None else hits.top1,
                 "top5": None if hits is None else hits.top5,
-                "sqnr_db": None if name == "float" else distance[name].result().sqnr_db,
-                "agreement": None if name == "float" else agreement[name].result(),
+                "sqnr_db": None if name == "float" else meter.distance.result().sqnr_db,
+                "agreement": None if name == "float" else meter.agreement.result(),
             }
         )
     return {
@@ -155,7 +140,3 @@ def _measure(
         "warnings": warnings,
         "results": results,
     }
-
-
-def _first(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    return next(iter(outputs.values()))

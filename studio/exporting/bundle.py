@@ -107,7 +107,7 @@ def export_bundle(
             _size(staging, "model_float.onnx"),
             _size(staging, "model.onnx"),
         )
-        warnings = (*graph.warnings, *plan.warnings, *_warnings(plan, target, synthetic))
+        notes = _warnings(plan, target, synthetic)
         summary = {
             "model": graph.source.name,
             "target": plan.target,
@@ -118,7 +118,7 @@ def export_bundle(
             "quantized_bytes": quantized_bytes,
             "evaluation": None if evaluation is None else asdict(evaluation),
             "verification": verification_dict(verification),
-            "warnings": warnings,
+            "warnings": (*graph.warnings, *plan.warnings, *notes),
             "unquantized": {
                 name: row.reason for name, row in plan.tensors.items() if row.spec is None
             },
@@ -152,7 +152,7 @@ def export_bundle(
         float_bytes=float_bytes,
         quantized_bytes=quantized_bytes,
         verification=verification,
-        warnings=_warnings(plan, target, synthetic),
+        warnings=notes,
     )
 
 

@@ -15,8 +15,7 @@ import numpy as np
 import onnx
 import torch
 
-from studio.analysis.evaluate import AgreementMeter, class_scores, simulated_name
-from studio.analysis.quality import DistanceMeter
+from studio.analysis.evaluate import OutputMeter, simulated_name
 from studio.exporting.stored_constants import different_constants
 from studio.exporting.summary import EndToEnd, LayerCheck, Verification
 from studio.graph.model import ModelGraph
@@ -77,7 +76,7 @@ def verify(
         optimized = Session(path, optimized_path=optimized_path)
         integer_nodes, float_nodes = _kernels(optimized_path)
     output = graph.outputs[0].name or ""
-    plain_meter, optimized_meter = _Meter(), _Meter()
+    plain_meter, optimized_meter = OutputMeter(), OutputMeter()
     counts = {layer.name: _Counts() for layer in layers}
     done = 0
     for batch in batches:
@@ -96,8 +95,8 @@ def verify(
     return Verification(
         samples=done,
         layers=tuple(counts[layer.name].result(layer) for layer in layers),
-        plain=plain_meter.result(optimizations=False),
-        optimized=optimized_meter.result(optimizations=True),
+        plain=_end_to_end(plain_meter, optimizations=False),
+        optimized=_end_to_end(optimized_meter, optimizations=True),
         integer_nodes=integer_nodes,
         float_nodes=float_nodes,
         different_constants=different_constants(graph, plan, encodings, path),
@@ -171,21 +170,8 @@ class _Counts:
         )
 
 
-class _Meter:
-    """End-to-end distance and agreement."""
-
-    def __init__(self) -> None:
-        self.distance = DistanceMeter()
-        self.agreement = AgreementMeter()
-
-    def add(self, expected: np.ndarray, actual: np.ndarray) -> None:
-        self.distance.add(expected, actual)
-        scores, other = class_scores(expected), class_scores(actual)
-        if scores is not None and other is not None:
-            self.agreement.add(scores, other)
-
-    def result(self, *, optimizations: bool) -> EndToEnd:
-        return EndToEnd(optimizations, self.distance.result(), self.agreement.result())
+def _end_to_end(meter: OutputMeter, *, optimizations: bool) -> EndToEnd:
+    return EndToEnd(optimizations, meter.distance.result(), meter.agreement.result())
 
 
 def _kernels(path: Path) -> tuple[int, int]:

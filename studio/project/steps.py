@@ -207,7 +207,7 @@ def export(
 ) -> Document:
     """Write the artifacts to `folder` and verify them. Raises ExportError; nothing half-written."""
     _require_calibration(document)
-    settings, dataset, batch_size = _data(document)
+    _, dataset, batch_size = _data(document)
     assert document.calibration is not None
     summary = export_bundle(
         document.graph,
@@ -226,7 +226,7 @@ def export(
         emit=emit,
         cancel=cancel or CancelToken(),
     )
-    return replace(document, export=summary, data=settings)
+    return replace(document, export=summary)
 
 
 def _require_calibration(document: Document) -> None:
