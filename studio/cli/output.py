@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.jobs.events import Event, Progress, Warned
+from studio.plain_json import plain
 from studio.readable import decibels, size
 
 if TYPE_CHECKING:
@@ -79,21 +77,7 @@ class ProgressLine:
 
 def print_json(value: Any) -> None:
     """`value` (dataclasses, paths and infinite numbers included) as JSON on stdout."""
-    print(json.dumps(_plain(value), indent=2))
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    print(json.dumps(plain(value), indent=2))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

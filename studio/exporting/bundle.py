@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -20,6 +19,7 @@ from studio.exporting.summary import Artifact, ExportSummary, Verification
 from studio.exporting.verify import verify
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress
+from studio.plain_json import plain
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.sim.config import QuantConfig
@@ -123,7 +123,7 @@ def export_bundle(
                 name: row.reason for name, row in plan.tensors.items() if row.spec is None
             },
         }
-        text = json.dumps(json_numbers(summary), indent=2)
+        text = json.dumps(plain(summary), indent=2)
         (staging / "summary.json").write_text(text, encoding="utf-8")
         content = ReportContent(
             graph=graph,
@@ -198,17 +198,6 @@ def verification_dict(verification: Verification) -> dict[str, Any]:
         "largest_step_difference": verification.largest,
         **asdict(verification),
     }
-
-
-def json_numbers(value: Any) -> Any:
-    """`value` with infinite numbers as strings, which JSON does not have."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: json_numbers(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_numbers(item) for item in value]
-    return value
 
 
 def _size(folder: Path, name: str) -> int:

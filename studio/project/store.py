@@ -18,9 +18,9 @@ from pydantic import TypeAdapter
 
 from studio.analysis.quality import Evaluation
 from studio.errors import ConfigError
-from studio.exporting.bundle import json_numbers
 from studio.exporting.files import write_text
 from studio.jobs.events import CancelToken, Emit, Warned, silent
+from studio.plain_json import plain
 from studio.project.document import Calibration, DataSettings, Document
 from studio.project.fingerprint import fingerprint
 from studio.project.recipe import ModelReference, read_json
@@ -52,7 +52,7 @@ def save_project(document: Document, path: Path) -> Document:
         "data": None if data is None else data.model_dump(mode="json"),
         "config": document.config.model_dump(mode="json", exclude_none=True),
         "calibration": _dump_calibration(document.calibration),
-        "evaluation": json_numbers(_EVALUATION.dump_python(document.evaluation)),
+        "evaluation": plain(_EVALUATION.dump_python(document.evaluation)),
         "fingerprint": fingerprint(document.graph),
     }
     write_text(path, json.dumps(values, indent=1))
