@@ -15,7 +15,7 @@ from studio.cli.output import (
     print_table,
     print_verification,
 )
-from studio.errors import ConfigError, VerificationError
+from studio.errors import ConfigError, ModelError, VerificationError
 
 if TYPE_CHECKING:
     from studio.data.preprocess import Preprocess
@@ -48,6 +48,19 @@ def inspect(options: argparse.Namespace) -> int:
     document = _open(options, _config(options))
     print_inspection(document, tensors=options.tensors, as_json=options.json)
     return 0
+
+
+def validate(options: argparse.Namespace) -> int:
+    from studio.analysis.validation import Severity
+    from studio.cli.validation import print_validation
+    from studio.project.validation import validate_document
+
+    document = _open(options, _config(options))
+    if options.data is not None or options.random_data:
+        document = document.with_data(_data_settings(options, document))
+    report = validate_document(document)
+    print_validation(report, layers=options.layers, as_json=options.json)
+    return ModelError.exit_code if report.count(Severity.ERROR) else 0
 
 
 def quantize(options: argparse.Namespace) -> int:

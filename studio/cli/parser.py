@@ -8,7 +8,17 @@ from pathlib import Path
 from studio import __version__
 from studio.cli import commands
 
-COMMANDS = ("inspect", "quantize", "evaluate", "verify", "run", "demo", "targets", "open")
+COMMANDS = (
+    "inspect",
+    "validate",
+    "quantize",
+    "evaluate",
+    "verify",
+    "run",
+    "demo",
+    "targets",
+    "open",
+)
 
 _EXIT_CODES = """\
 exit codes:
@@ -53,6 +63,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--tensors", action="store_true", help="one row a tensor, with the reasons"
     )
     inspect.set_defaults(run=commands.inspect)
+
+    validate = commands_parser.add_parser(
+        "validate", help="what to know before calibrating: operators, float layers, cost, weights"
+    )
+    _add_model(validate)
+    _add_data(validate, required=False)
+    _add_config(validate)
+    _add_common(validate)
+    validate.add_argument("--layers", action="store_true", help="the cost of each layer")
+    validate.set_defaults(run=commands.validate)
 
     quantize = commands_parser.add_parser("quantize", help="calibrate, evaluate, export and verify")
     _add_model(quantize)

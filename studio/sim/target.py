@@ -52,7 +52,9 @@ class Target(_Rule):
     fusions: op sequences that run as one kernel, so only the last output is quantized.
     weight_storage_bits: smallest integer type weights are stored in (8 where integer kernels want
     8-bit storage). float_ops: ops whose results are never quantized, and why.
-    fixed_ranges: ops with a bounded output.
+    fixed_ranges: ops with a bounded output. integer_ops: ops with an integer kernel, with the
+    attributes it needs; None where every op whose tensors are quantized has one. static_shapes:
+    every size must be fixed before the model runs there.
     """
 
     version: Literal[1]
@@ -68,6 +70,8 @@ class Target(_Rule):
     follow_ops: FollowOps
     float_ops: Mapping[str, str]
     fixed_ranges: Mapping[str, tuple[float, float]]
+    integer_ops: Mapping[str, Mapping[str, str]] | None = None
+    static_shapes: bool = False
 
 
 def target_names() -> tuple[str, ...]:
