@@ -10,6 +10,7 @@ import numpy as np
 
 from studio.analysis.evaluate import simulated_session
 from studio.data.arrays import ArrayData
+from studio.data.calls import Calls, share_a_batch
 from studio.data.dataset import Dataset, InputSpec
 from studio.errors import ConfigError, DataError
 from studio.exporting.bundle import VERIFIED_BATCH, export_bundle
@@ -17,7 +18,7 @@ from studio.exporting.summary import ExportSummary
 from studio.graph.model import ModelGraph
 from studio.graph.open import open_model as open_graph
 from studio.jobs.events import CancelToken, Emit, Warned, silent
-from studio.project.steps import batched, input_specs
+from studio.project.steps import FROM_THE_FILE, batched, input_specs
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.runtime.ops import unsupported_ops
@@ -25,6 +26,7 @@ from studio.runtime.session import Session
 from studio.sim.calibration import collect_statistics
 from studio.sim.config import QuantConfig
 from studio.sim.encodings import compute_encodings
+from studio.sim.found import found_encodings, uses_file
 from studio.sim.placement import place
 
 Arrays = Any  # an array or torch tensor (batch, ...), or a mapping input name -> array
@@ -33,21 +35,27 @@ Arrays = Any  # an array or torch tensor (batch, ...), or a mapping input name -
 def open_model(
     path: str | Path,
     *,
-    factory: str | None = None,
     weights: str | Path | None = None,
-    input_shapes: tuple[tuple[int, ...], ...] = (),
+    inputs: str | Iterable[str] = (),
+    fixed_inputs: Mapping[str, Any] | None = None,
+    fixed_size: bool = False,
     trust: bool = False,
 ) -> ModelGraph:
-    """Open and prepare an `.onnx` file, or a PyTorch model as `"file.py:factory"`.
+    """Open and prepare a model: a file (`.onnx`, `.pt2`, TorchScript, a pickled module),
+    `"file.py:factory(...)"` or `"package.module:factory(...)"`.
 
-    `trust=True` is needed for Python code, which opening executes. Raises ModelError,
-    UnsupportedOpsError (all ops at once) and ConsentRequiredError.
+    `weights` is a file for what a factory makes. `inputs` are what to trace with, written as
+    `[name:]shape[:type]` with the batch dimension, separated by `;`; found out where possible.
+    `fixed_inputs` gives inputs one value for good. `fixed_size=True` keeps all sizes but the batch
+    as traced. `trust=True` is needed for whatever executes something when it is opened: all but
+    `.onnx`. Raises ModelError, UnsupportedOpsError (all ops at once) and ConsentRequiredError.
     """
     return open_graph(
         path,
-        factory=factory,
         weights=weights,
-        input_shapes=input_shapes,
+        inputs=inputs,
+        fixed_inputs=fixed_inputs,
+        fixed_size=fixed_size,
         trust=trust,
         check=unsupported_ops,
     )
@@ -57,7 +65,8 @@ class QuantSim:
     """A model as its quantized self: placed at once, calibrated with data, called like a function.
 
     `plan` says how every tensor is quantized or why not; `encodings` maps tensor names to their
-    `Encoding` once calibrated.
+    `Encoding` once calibrated. A model that came quantized has those of its file at once, unless
+    `config.source_encodings` is False: it can be called and exported without calibration.
     """
 
     def __init__(self, graph: ModelGraph, config: QuantConfig | None = None) -> None:
@@ -65,7 +74,7 @@ class QuantSim:
         self.config = config or QuantConfig()
         self.plan = place(graph, self.config)
         self.statistics: Mapping[str, TensorStatistics] = {}
-        self.encodings: Mapping[str, Encoding] = {}
+        self.encodings: Mapping[str, Encoding] = found_encodings(graph, self.plan)
         self.data: Dataset | None = None
         self._session: Session | None = None
 
@@ -78,7 +87,9 @@ class QuantSim:
         cancel: CancelToken | None = None,
     ) -> QuantSim:
         """Collect statistics on `data`: a dataset, an array of samples, or an iterable of batches
-        (arrays, torch tensors, or mappings input name -> array). Raises DataError.
+        (arrays, torch tensors, or mappings input name -> array). Batches whose samples differ in
+        shape, or whose inputs have no batch axis in common, are calls of their own. Raises
+        DataError.
         """
         dataset = self._dataset(data)
         usable, size = batched(self.graph, dataset, batch_size)
@@ -103,8 +114,7 @@ class QuantSim:
         Returns torch tensors for torch tensors and arrays for arrays; a tuple if the model has
         several outputs. Raises ConfigError before calibration.
         """
-        if self.data is None:
-            raise ConfigError("The model is not calibrated yet.", "Call calibrate(data) first.")
+        self._require_encodings()
         if self._session is None:
             self._session = simulated_session(self.graph, self.plan, self.encodings)
         first = next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs
@@ -116,6 +126,11 @@ class QuantSim:
 
             results = tuple(torch.from_numpy(result) for result in results)
         return results[0] if len(results) == 1 else results
+
+    def _require_encodings(self) -> None:
+        known = self.data is not None or uses_file(self.graph, self.config)
+        if not known or any(name not in self.encodings for name in self.plan.quantized):
+            raise ConfigError("The model is not calibrated yet.", "Call calibrate(data) first.")
 
     def _named(self, inputs: Arrays) -> dict[str, np.ndarray]:
         """`inputs` by input name, as arrays of the input's type."""
@@ -144,15 +159,22 @@ class QuantSim:
         if not batches:
             raise DataError("There is no sample to calibrate on.", "Give at least one batch.")
         specs = input_specs(self.graph)
+        if self._are_calls(batches):
+            return Calls("arrays", batches, specs)
         for index, batch in enumerate(batches):
             ArrayData(f"batch {index}", batch, None, specs)  # complains about shapes
-        try:
-            arrays = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-        except ValueError:
-            raise DataError(
-                "The batches have samples of different shapes.", "Give all samples the same shape."
-            ) from None
+        if len({tuple(array.shape[1:] for array in batch.values()) for batch in batches}) > 1:
+            return Calls("arrays", batches, specs)
+        arrays = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
         return ArrayData("arrays", arrays, None, specs)
+
+    def _are_calls(self, batches: list[dict[str, np.ndarray]]) -> bool:
+        """True if axis 0 is not the batch of every input."""
+        if not share_a_batch(input_specs(self.graph)):
+            return True
+        sizes = {str(value.shape[0]) for value in self.graph.inputs if value.shape is not None}
+        lengths = [{len(array) for array in batch.values() if array.ndim} for batch in batches]
+        return len(sizes) > 1 and any(len(found) > 1 for found in lengths)
 
 
 def _array(values: Any, spec: InputSpec) -> np.ndarray:
@@ -171,16 +193,20 @@ def export(
     sim: QuantSim,
     folder: str | Path,
     *,
+    data: Dataset | Iterable[Arrays] | Arrays | None = None,
     emit: Emit = silent,
     cancel: CancelToken | None = None,
 ) -> ExportSummary:
-    """Write the artifacts of a calibrated `sim` into `folder` and verify them on calibration data.
+    """Write the artifacts of a calibrated `sim` into `folder` and verify them on `data` (default:
+    the calibration data).
 
-    Raises ExportError, ConfigError before calibration.
+    Raises ExportError, ConfigError before calibration, DataError without any data.
     """
-    if sim.data is None:
-        raise ConfigError("The model is not calibrated yet.", "Call calibrate(data) first.")
-    samples, batch_size = batched(sim.graph, sim.data, VERIFIED_BATCH)
+    sim._require_encodings()
+    dataset = sim.data if data is None else sim._dataset(data)
+    if dataset is None:
+        raise DataError("There is no data to verify the export on.", "Give export(..., data=...).")
+    samples, batch_size = batched(sim.graph, dataset, VERIFIED_BATCH)
     return export_bundle(
         sim.graph,
         sim.config,
@@ -188,9 +214,9 @@ def export(
         sim.encodings,
         Path(folder),
         statistics=sim.statistics,
-        calibration_data=sim.data.name,
-        calibration_samples=len(sim.data),
-        synthetic=sim.data.synthetic,
+        calibration_data=FROM_THE_FILE if sim.data is None else sim.data.name,
+        calibration_samples=0 if sim.data is None else len(sim.data),
+        synthetic=sim.data is not None and sim.data.synthetic,
         evaluation=None,
         recipe=None,
         samples=samples,

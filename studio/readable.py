@@ -49,11 +49,9 @@ def size(count: int) -> str:
     return f"{amount:.2f} GB"
 
 
-def amount(count: float) -> str:
-    """A large count with three digits and a decimal prefix: `385 M`, `24.7 G`."""
-    for limit, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= limit:
-            scaled = count / limit
-            decimals = 0 if scaled >= 100 else 1 if scaled >= 10 else 2
-            return f"{scaled:.{decimals}f}\N{NO-BREAK SPACE}{prefix}"
-    return f"{count:.0f}"
+def count(value: float) -> str:
+    """`24.7 G`, `10.8 M`, `960`."""
+    for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= factor:
+            return f"{value / factor:.1f}\N{NO-BREAK SPACE}{unit}"
+    return f"{value:.0f}"

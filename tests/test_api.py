@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+import quantized_models
 import small_models
 import torch
 
@@ -182,3 +183,20 @@ def test_the_command_line_measures_what_the_api_exported(
     assert main(["evaluate", str(out), "--data", str(data)]) == 0
     assert main(["verify", str(out)]) == 5
     assert "Give --data" in capsys.readouterr().err
+
+
+def test_a_model_that_came_quantized_needs_no_calibration(tmp_path: Path) -> None:
+    path = quantized_models.quantized_by_onnxruntime(tmp_path, "QDQ")
+    sim = studio.QuantSim(studio.open_model(path))
+    feeds = quantized_models.samples()
+    np.testing.assert_array_equal(sim(feeds["x"]), run(path, feeds)[0])
+    with pytest.raises(DataError, match="verify"):
+        studio.export(sim, tmp_path / "out")
+    summary = studio.export(sim, tmp_path / "out", data=feeds["x"])
+    assert summary.verification.passed
+    np.testing.assert_array_equal(
+        run(tmp_path / "out" / "model.onnx", feeds)[0], run(path, feeds)[0]
+    )
+    anew = studio.QuantSim(sim.graph, studio.QuantConfig(source_encodings=False))
+    with pytest.raises(ConfigError, match="not calibrated"):
+        anew(feeds["x"])

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from studio.graph.macs import MAC_OPS, node_macs
 from studio.graph.model import ModelGraph, is_constant
+from studio.graph.subgraphs import nodes_within, reads
 from studio.sim.plan import Layer, Plan
 
 FLOAT_BITS = 32
@@ -20,9 +21,10 @@ Shapes = Mapping[str, Sequence[int]]
 class LayerCost:
     """Cost of one layer for one sample.
 
-    macs: multiply-accumulates; None where a shape is unknown. bit_operations: MACs times the bits
-    of both operands (32 for a float one), the usual proxy of energy and of area. float_bytes,
-    quantized_bytes: its constants as float32 and at their planned bits, without scales.
+    macs: multiply-accumulates; None where a shape is unknown or they are in a branch or loop.
+    bit_operations: MACs times the bits of both operands (32 for a float one), the usual proxy of
+    energy and of area. float_bytes, quantized_bytes: its constants as float32 and at their planned
+    bits, without scales.
     """
 
     layer: str
@@ -61,7 +63,9 @@ def _cost(
             if operations is not None:
                 bits = _operand_bits(plan, node)
                 operations = None if found is None else operations + found * bits
-        for value in node.inputs:
+        elif any(inner.op_type in MAC_OPS for inner in nodes_within(node)):
+            macs = operations = None  # how often a body runs, or which, only the data tell
+        for value in reads(node):
             if value is None or not is_constant(value) or value.name in counted:
                 continue
             counted.add(value.name or "")

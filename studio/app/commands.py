@@ -38,7 +38,10 @@ def _needs_calibration(session: Session) -> str:
     reason = _needs_idle_model(session)
     if reason or session.document is None:
         return reason
-    return "" if session.document.calibration is not None else "Calibrate first."
+    document = session.document
+    if document.calibration is None and not (document.from_file and document.calibrated):
+        return "Calibrate first."
+    return ""
 
 
 def _needs_data(session: Session) -> str:
@@ -196,6 +199,15 @@ COMMANDS = (
         "",
         "Ctrl+5",
         "Show what was changed when the model was opened",
+        _needs_model,
+    ),
+    Command(
+        "validation",
+        "Validation",
+        "View",
+        "",
+        "Ctrl+8",
+        "Show what to know before calibrating: float layers, cost, weights",
         _needs_model,
     ),
     Command("problems", "Problems", "View", "", "Ctrl+6", "Show warnings", _needs_model),

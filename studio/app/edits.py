@@ -52,8 +52,11 @@ class EditCommand(QUndoCommand):
 
 
 def restored(current: Document, wanted: Document) -> Document:
-    """`wanted` as it was, or, if calibration ran in between, its settings on today's statistics."""
-    if current.calibration is wanted.calibration:
+    """`wanted` as it was, or, if calibration ran in between, its settings on today's statistics.
+
+    Statistics of a graph prepared by other rules are not those of `wanted`.
+    """
+    if current.calibration is wanted.calibration or current.graph is not wanted.graph:
         return replace(wanted, path=current.path)
     return current.with_config(wanted.config).with_data(wanted.data)
 

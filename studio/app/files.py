@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from PySide6.QtCore import QObject, Qt, QTimer
@@ -12,10 +13,15 @@ from studio.app import tasks
 from studio.app.dialogs import messages
 from studio.app.session import Session
 from studio.app.settings import ViewSettings
-from studio.errors import ConsentRequiredError, StudioError
+from studio.errors import StudioError
+from studio.graph.sources.interface import InputRow, InputsNeededError
+from studio.graph.sources.kinds import CONSENT, SUFFIXES, Kind, OpeningConsentError, kind_of
+from studio.graph.sources.source import ModelSource, parse_source
 
-OPEN_FILTER = "Models and projects (*.onnx *.py *.qstudio);;All files (*)"
-OPENABLE = (".onnx", ".py", ".qstudio")
+OPENABLE = (*SUFFIXES, ".qstudio")
+OPEN_FILTER = (
+    f"Models and projects ({' '.join('*' + suffix for suffix in OPENABLE)});;All files (*)"
+)
 
 
 class Files(QObject):
@@ -38,31 +44,76 @@ class Files(QObject):
             self.open_path(Path(name))
 
     def open_path(self, path: Path) -> None:
-        """Open a model or project; PyTorch code asks for consent first. Also `file.py:factory`."""
-        asked, factory = path, None
-        if not path.exists() and ".py:" in path.name:
-            name, _, factory = path.name.rpartition(":")
-            path = path.with_name(name)
-        request = tasks.OpenRequest(path.absolute(), factory=factory)
-        if self._session.busy or not self.may_replace(lambda: self.open_path(asked)):
+        """Open a model or project; what runs code asks for consent first. Also
+        `file.py:factory(...)` and `package.module:factory(...)`."""
+        if self._session.busy or not self.may_replace(lambda: self.open_path(path)):
             return
-        if request.is_python:
-            self._ask_consent(request)
+        try:
+            bare = path.suffix == ".py"  # the dialog asks for the factory
+            source = ModelSource(path, "") if bare else parse_source(str(path))
+        except StudioError as error:
+            self._say(error)
+            return
+        if source.path is not None:
+            source = replace(source, path=source.path.absolute())
+        request = tasks.OpenRequest(source)
+        kind = None if request.is_project else _kind(source)
+        if kind in CONSENT:
+            self._ask_consent(request, kind)
         else:
             self._open(request)
 
+    def open_package(self) -> None:
+        """Ask for the name of an installed model, and open it."""
+        if not self._session.busy and self.may_replace(self.open_package):
+            request = tasks.OpenRequest(ModelSource(None, "", ""))
+            self._ask_consent(request, Kind.PACKAGE)
+
+    def _say(self, error: StudioError) -> None:
+        messages.error_dialog(self._window, "Opening", error, lambda: None).open()
+
     def _open(self, request: tasks.OpenRequest) -> None:
         self._request = request
-        self._settings.set_folder("open", request.path.parent)
+        if request.path is not None:
+            self._settings.set_folder("open", request.path.parent)
         self._session.open(request)
 
-    def _ask_consent(self, request: tasks.OpenRequest) -> None:
+    def _ask_consent(self, request: tasks.OpenRequest, kind: Kind) -> None:
         from studio.app.dialogs.consent import ConsentDialog
 
-        dialog = ConsentDialog(request, self._window)
+        dialog = ConsentDialog(request, kind, self._window)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.accepted.connect(lambda: self._open(dialog.request or request))
         dialog.open()
+
+    def _ask_inputs(self, request: tasks.OpenRequest, error: InputsNeededError) -> None:
+        from studio.app.dialogs.inputs import InputsDialog
+
+        dialog = InputsDialog(request.source, error.rows, str(error.message), self._window)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.accepted.connect(
+            lambda: self._open(replace(request, source=dialog.source or request.source))
+        )
+        dialog.open()
+
+    def change_inputs(self) -> None:
+        """Open the model again with other example inputs, fixed values or open sizes."""
+        document = self._session.document
+        if document is None or self._session.busy or not self.may_replace(self.change_inputs):
+            return
+        graph = document.graph
+        fixed = graph.source.fixed_inputs
+        shown = [
+            InputRow(
+                value.name or "",
+                ",".join(str(size or "") for size in graph.example_shape(value.name or "")),
+                "" if value.dtype is None else str(value.dtype.numpy()),
+            )
+            for value in graph.inputs
+        ]
+        rows = [*shown, *(InputRow(name, fixed=repr(value)) for name, value in fixed.items())]
+        error = InputsNeededError("", "", rows)
+        self._ask_inputs(tasks.OpenRequest(graph.source, trust=True), error)
 
     def open_example(self) -> None:
         """Open the bundled example."""
@@ -121,14 +172,28 @@ class Files(QObject):
             if self._after_save is not None:
                 QTimer.singleShot(0, self._after_save)
                 self._after_save = None
-        elif step.startswith("Opening") and self._request is not None:
+        elif step.startswith("Opening") and self._request is not None and self._request.path:
             self._settings.add_recent(self._request.path)
 
     def asks_again(self, error: StudioError) -> bool:
-        """A step failed: nothing is done after it. True if only the user's consent was missing."""
+        """A step failed: nothing is done after it. True if only an answer of the user was missing,
+        for which a dialog asks now."""
         self._after_save = None
         request = self._request
-        if isinstance(error, ConsentRequiredError) and request is not None and not request.trust:
-            self._ask_consent(request)
+        if request is None:
+            return False
+        if isinstance(error, OpeningConsentError) and not request.trust:
+            self._ask_consent(request, error.kind)
+            return True
+        if isinstance(error, InputsNeededError) and not request.is_project:
+            self._ask_inputs(request, error)
             return True
         return False
+
+
+def _kind(source: ModelSource) -> Kind | None:
+    """The kind of `source`; None if it cannot be opened: the job says why."""
+    try:
+        return kind_of(source)
+    except StudioError:
+        return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QKeySequence, QShortcut
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QToolButton, QVBoxLayout, QWidget
 
 from studio.app import text
 from studio.app.actions import Actions
-from studio.app.graph import CanvasEdge, CanvasNode, GraphView
+from studio.app.graph import CanvasNode, GraphView
+from studio.app.graph_boxes import Box, Boxes
 from studio.app.overlay import bits_color, layer_sqnr, sqnr_scale
 from studio.app.session import Session
 from studio.app.widgets import label, menu_button
@@ -34,19 +35,13 @@ def badge(layer: Layer, plan: Plan) -> str:
     return " ".join(parts) or "—"
 
 
-def canvas_edges(plan: Plan) -> list[CanvasEdge]:
-    """A line for every activation from the layer that makes it to a layer that reads it."""
-    makers = {tensor: layer.name for layer in plan.layers for tensor in layer.outputs}
-    return [
-        CanvasEdge(makers[tensor], layer.name, tensor)
-        for layer in plan.layers
-        for tensor in layer.inputs
-        if makers.get(tensor, layer.name) != layer.name
-    ]
-
-
 class GraphPanel(QWidget):
-    """`bar` holds search, colour and fit, and is placed beside the tabs."""
+    """`bar` holds search, colour and fit, and is placed beside the tabs.
+
+    Recognised layers and blocks are one box each, until one opens it into a frame.
+    """
+
+    activated = Signal(str)  # name of a layer
 
     def __init__(self, session: Session, actions: Actions, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -54,13 +49,17 @@ class GraphPanel(QWidget):
         self._actions = actions
         self._color = "sqnr"
         self._shown: object = None
+        self._boxes: Boxes | None = None
+        self._opened: set[str] = set()
         self.view = GraphView()
         self.view.setAccessibleName("Graph of layers")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.view)
         self._build_bar()
-        self.view.selected.connect(lambda name: session.select((name,)))
+        self.view.selected.connect(lambda name: session.select(self._layers(name)))
+        self.view.activated.connect(lambda name: self.activated.emit(self._layers(name)[-1]))
+        self.view.toggled.connect(self.toggle)
         session.opened.connect(self._forget)
         session.document_changed.connect(self.refresh)
         session.selection_changed.connect(self._select)
@@ -83,6 +82,11 @@ class GraphPanel(QWidget):
         self.color.setMenu(QMenu(self.color))
         for name in COLORS:
             self.color.menu().addAction(self._actions[f"color_{name}"])
+        self.groups = menu_button("Recognised layers in the graph", "chip")
+        self.groups.setText("Expand")
+        self.groups.setMenu(QMenu(self.groups))
+        self.groups.menu().addAction("Expand all", lambda: self.open_all(True))
+        self.groups.menu().addAction("Collapse all", lambda: self.open_all(False))
         fit = QToolButton()
         fit.setText("Fit")
         fit.setAccessibleName("Show the whole graph")
@@ -92,13 +96,14 @@ class GraphPanel(QWidget):
         layout = QHBoxLayout(self.bar)
         layout.setContentsMargins(0, 0, 8, 0)
         layout.setSpacing(6)
-        for widget in (self.found, self.search, self.color, fit):
+        for widget in (self.found, self.search, self.groups, self.color, fit):
             layout.addWidget(widget, 0, Qt.AlignmentFlag.AlignVCenter)
 
     # -- content -------------------------------------------------------------------------------
 
     def _forget(self) -> None:
         self._shown = None
+        self._opened.clear()
         self.search.clear()
         self.found.setText("")
 
@@ -115,43 +120,97 @@ class GraphPanel(QWidget):
             self.view.clear_graph()
             self._shown = None
             return
-        nodes = self._nodes(document)
-        shape = tuple((node.id, node.title) for node in nodes)
-        if shape != self._shown:
-            from studio.graph.layout import layout
-
-            self.view.set_graph(nodes, canvas_edges(document.plan), layout)
-            self._shown = shape
-            self._select(self._session.selection)
-        else:
-            self.view.update_nodes({node.id: node for node in nodes})
+        if self._boxes is None or self._boxes.plan is not document.plan:
+            self._boxes = Boxes(document.plan, document.graph)
+            self._opened &= self._boxes.all.keys()
+        self.groups.setVisible(any(box.opens for box in self._boxes.all.values()))
+        self._draw(document)
         self._show_legend(document)
 
-    def _nodes(self, document: Document) -> list[CanvasNode]:
+    def _draw(self, document: Document, keep: str = "") -> None:
+        """The boxes as they are now, laid out anew if others are visible than before."""
+        assert self._boxes is not None
+        boxes = self._boxes.visible(self._opened)
+        nodes = self._nodes(document, boxes)
+        shape = tuple((node.id, node.title, node.shape) for node in nodes)
+        if shape == self._shown:
+            self.view.update_nodes({node.id: node for node in nodes})
+            return
+        from studio.graph.layout import layout
+
+        current = self.view.current
+        self.view.set_graph(nodes, self._boxes.edges(self._opened), layout, keep)
+        self._shown = shape
+        if self._stands_for(current) == set(self._session.selection) and current:
+            self.view.select(current, center=False)
+        else:
+            self._select(self._session.selection)
+
+    # -- groups --------------------------------------------------------------------------------
+
+    def toggle(self, name: str) -> None:
+        """Open the box `name` into a frame, or close it."""
+        document = self._session.document
+        if document is not None:
+            self._opened ^= {name}
+            self._draw(document, keep=name)
+
+    def open_all(self, on: bool) -> None:
+        """Open or close every recognised layer and block."""
+        document = self._session.document
+        if document is None or self._boxes is None:
+            return
+        self._opened = {box.id for box in self._boxes.all.values() if box.opens and on}
+        self._draw(document)
+
+    def _show_box(self, name: str) -> None:
+        """Open what the box `name` is inside of."""
+        document = self._session.document
+        if document is None or self._boxes is None or name not in self._boxes.all:
+            return
+        closed = set(self._boxes.around(name)) - self._opened
+        if closed:
+            self._opened |= closed
+            self._draw(document)
+
+    def _layers(self, name: str) -> tuple[str, ...]:
+        """The layers that the box `name` stands for."""
+        box = self._boxes.all.get(name) if self._boxes is not None else None
+        return box.layers if box is not None else (name,)
+
+    def _stands_for(self, name: str) -> set[str]:
+        return set(self._layers(name))
+
+    # -- boxes ---------------------------------------------------------------------------------
+
+    def _nodes(self, document: Document, boxes: list[Box]) -> list[CanvasNode]:
+        layers = {layer.name: layer for layer in document.plan.layers}
         sqnr = layer_sqnr(document)
         scale = sqnr_scale(sqnr)
         nodes = []
-        for layer in document.plan.layers:
+        for box in boxes:
+            parts = [layers[name] for name in box.layers]
+            known = [sqnr[layer.name] for layer in parts if layer.name in sqnr]
+            inside = box.id.startswith("op:") and box.parent in layers
+            single = parts[0] if len(parts) == 1 and not inside else None
             color = None
-            tip = [layer.name, layer.title]
-            if self._color == "sqnr" and layer.name in sqnr:
-                color = scale.color(sqnr[layer.name])
-            elif self._color == "bits":
-                color = bits_color(layer.settings.weight_bits or layer.settings.act_bits)
-            if layer.name in sqnr:
-                tip.append(f"SQNR {text.decibels(sqnr[layer.name])}")
-            if layer.note:
-                tip.append(layer.note)
-            is_input = layer.ops == ("Input",)
+            if self._color == "sqnr" and known and not inside:
+                color = scale.color(min(known))
+            elif self._color == "bits" and single is not None:
+                color = bits_color(single.settings.weight_bits or single.settings.act_bits)
+            is_input = single is not None and single.ops == ("Input",)
+            opened = box.opens and box.id in self._opened
             nodes.append(
                 CanvasNode(
-                    id=layer.name,
-                    title=layer.title,
-                    subtitle=layer.name,
-                    badge=badge(layer, document.plan),
+                    id=box.id,
+                    title=box.title,
+                    subtitle=box.subtitle,
+                    badge=badge(single, document.plan) if single is not None else "",
                     color=color,
-                    shape="io" if is_input else "layer",
-                    tooltip="\n".join(tip),
+                    shape="io" if is_input else "frame" if opened else "layer",
+                    tooltip=_tip(box, parts, known),
+                    parent=box.parent,
+                    toggle=box.opens,
                 )
             )
         return nodes
@@ -169,9 +228,15 @@ class GraphPanel(QWidget):
     # -- selection and search ------------------------------------------------------------------
 
     def _select(self, names: tuple[str, ...]) -> None:
-        current = names[-1] if names else ""
-        if self.view.current != current:
-            self.view.select(current)
+        current = self.view.current
+        if names and current and self._stands_for(current) == set(names):
+            return
+        name = self._boxes.box_of(names[-1]) if names and self._boxes is not None else ""
+        self._show_box(name)
+        if self.view.current != name:
+            self.view.select(name)
+        if name and names[-1] not in self._layers(name):  # an operator or a block was named
+            self._session.select(self._layers(name))
 
     def focus_search(self) -> None:
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
@@ -185,11 +250,29 @@ class GraphPanel(QWidget):
 
     def find_layer(self, words: str, step: int) -> None:
         """Select the first box that matches, or with `step` 1 the next one after the selected."""
-        matches = self.view.find(words)
+        self.view.find(words)
+        matches = self._boxes.find(words) if self._boxes is not None else []
         if not matches:
             self.found.setText("No match" if words.strip() else "")
             return
-        current = self._session.current
+        current = self.view.current
         index = (matches.index(current) + step) % len(matches) if current in matches else 0
         self.found.setText(f"{index + 1} of {len(matches)}")
-        self._session.select((matches[index],))
+        name = matches[index]
+        self._show_box(name)
+        self.view.find(words)
+        self.view.select(name)
+        self._session.select(self._layers(name))
+
+
+def _tip(box: Box, parts: list[Layer], sqnr: list[float]) -> str:
+    lines = [box.subtitle, box.title]
+    if len(parts) > 1:
+        lines.append(f"{len(parts)} layers")
+    elif box.opens:
+        lines.append(" · ".join(parts[0].ops))
+    if sqnr:
+        lines.append(f"{'Lowest ' if len(parts) > 1 else ''}SQNR {text.decibels(min(sqnr))}")
+    if len(parts) == 1 and parts[0].note:
+        lines.append(parts[0].note)
+    return "\n".join(lines)

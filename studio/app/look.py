@@ -18,6 +18,7 @@ QToolButton[role="flat"]:hover {{ background: {theme.raised}; }}
 QToolButton[role="flat"]:focus {{ border-color: {theme.accent}; }}
 QLabel[role="section"] {{ font-weight: 600; padding-top: 6px; }}
 QLabel[role="figure"] {{ font-size: 26px; font-weight: 600; color: {theme.good}; }}
+QLabel[role="total"] {{ font-size: 17px; font-weight: 600; }}
 QLabel[role="badge"] {{
     color: {theme.warn}; border: 1px solid {theme.warn_mark}; border-radius: 6px;
     padding: 3px 8px; font-size: 12px; font-weight: 600;

@@ -50,7 +50,7 @@ class NetronTab(QWidget):
             self.pane = NetronPane(self)
             self._layout.addWidget(self.pane)
         pane = self.pane
-        name = f"{document.graph.source.path.stem}.onnx"
+        name = f"{document.graph.source.name.partition(':')[0]}.onnx"
 
         def done(data: bytes) -> None:
             if self._shown is graph:

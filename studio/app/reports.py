@@ -8,6 +8,7 @@ from studio.app import text
 from studio.app.text_table import Row
 
 if TYPE_CHECKING:
+    from studio.graph.prepare import Rule
     from studio.project.document import Document
 
 TENSOR_TITLES = ("Tensor", "Role", "Layer", "Quantized", "Range", "Scale", "Why")
@@ -40,18 +41,34 @@ def tensor_rows(document: Document) -> list[Row]:
     return rows
 
 
-def change_rows(document: Document) -> list[Row]:
-    """What preparation did to the model."""
+def rule_rows(document: Document) -> list[Rule]:
+    """The rules of preparation: those that did something or are off, then the others."""
+    from studio.graph.prepare import rules
+
+    return sorted(rules(document.graph), key=lambda rule: rule.on and not rule.count)
+
+
+def change_rows(document: Document, rule: str = "") -> list[Row]:
+    """What preparation did to the model (what `rule` did, if one is given)."""
+    layers = _layers_by_node(document)
     return [
-        Row((change.rule, change.layer, change.detail), _layer_of(document, change.layer))
+        Row((change.rule, change.layer, change.detail), layers.get(change.layer, ""))
         for change in document.graph.changes
+        if rule in ("", change.rule)
     ]
 
 
-def _layer_of(document: Document, node: str) -> str:
-    return next(
-        (layer.name for layer in document.plan.layers if node in (layer.name, *layer.nodes)), ""
-    )
+def _layers_by_node(document: Document) -> dict[str, str]:
+    """Names of nodes, those that others have absorbed as well, and the layer each is in."""
+    from studio.graph.edit import absorbed
+
+    graph, found = document.graph, {}
+    for layer in document.plan.layers:
+        for name in layer.nodes:
+            found.update(dict.fromkeys(absorbed(graph.node(name)), layer.name))
+    for layer in document.plan.layers:
+        found.update(dict.fromkeys((*layer.nodes, layer.name), layer.name))
+    return found
 
 
 def problem_rows(document: Document, job_warnings: tuple[str, ...]) -> list[Row]:

@@ -128,9 +128,17 @@ class Session(QObject):
 
     def replace_document(self, document: Document) -> None:
         """Show `document` from now on, and bring its encodings up to date in the background."""
-        self.document = document
+        before, self.document = self.document, document
+        if before is not None and before.graph is not document.graph:
+            self.opened.emit()
         self.document_changed.emit()
+        self._keep_selection(document)
         self._schedule_refresh()
+
+    def _keep_selection(self, document: Document) -> None:
+        """Select no layer that is gone."""
+        known = {layer.name for layer in document.plan.layers}
+        self.select(tuple(name for name in self.selection if name in known))
 
     def _schedule_refresh(self) -> None:
         document = self.document
@@ -277,7 +285,7 @@ class Session(QObject):
 
     def open(self, request: tasks.OpenRequest) -> bool:
         """Open a model or project in a job; the document shown stays until it succeeds."""
-        return self.start(f"Opening {request.path.name}", tasks.open_model(request), self.show)
+        return self.start(f"Opening {request.source.file_name}", tasks.open_model(request), self.show)
 
     def show(self, document: Document) -> None:
         """Show a newly opened document; the undo history starts afresh."""
@@ -300,6 +308,17 @@ class Session(QObject):
         self.selection = ()
         self.opened.emit()
         self.document_changed.emit()
+
+    def prepare_without(self, rules: tuple[str, ...], text: str) -> bool:
+        """Prepare the model again without `rules`, as one undoable edit called `text`."""
+        before = self.document
+        if before is None:
+            return False
+
+        def prepared(document: Document) -> None:
+            self.undo_stack.push(EditCommand(self, text, before, document))
+
+        return self.start("Preparing again", tasks.prepare_again(before, rules), prepared)
 
     def calibrate(self) -> bool:
         return self._step("Calibrating", tasks.calibrate)

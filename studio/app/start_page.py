@@ -148,15 +148,17 @@ class DropHint(QWidget):
         painter.drawRoundedRect(QRectF(self.rect()).adjusted(1, 1, -1, -1), 8, 8)
         painter.setFont(ui_font(13))
         painter.setPen(theme.color("text" if self.active else "muted"))
-        words = "Drop a model here\n.onnx, PyTorch code (.py) or a project (.qstudio)"
+        words = "Drop a model here\n.onnx, PyTorch (.py, .pt2, .pt, .pth) or a project (.qstudio)"
         painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, words)
         painter.end()
 
 
 class StartPage(QWidget):
-    """`open_requested`: the user wants a file dialog. `path_chosen`: a recent file."""
+    """`open_requested`: the user wants a file dialog. `package_requested`: they want to name an
+    installed model. `path_chosen`: a recent file."""
 
     open_requested = Signal()
+    package_requested = Signal()
     example_requested = Signal()
     path_chosen = Signal(object)
 
@@ -171,9 +173,13 @@ class StartPage(QWidget):
         what.setFont(ui_font(14))
         self.open = QPushButton("Open a model…")
         self.open.setProperty("role", "primary")
-        self.open.setToolTip("ONNX file, PyTorch code or project  (Ctrl+O)")
+        self.open.setToolTip("ONNX file, PyTorch code or model, or project  (Ctrl+O)")
         self.open.setMinimumHeight(36)
         self.open.clicked.connect(self.open_requested)
+        self.package = QPushButton("Installed model…")
+        self.package.setToolTip("A PyTorch model of an installed Python package")
+        self.package.setMinimumHeight(36)
+        self.package.clicked.connect(self.package_requested)
         self.example = ExampleCard(*EXAMPLE)
         self.example.clicked.connect(self.example_requested)
         self.drop = DropHint()
@@ -183,7 +189,12 @@ class StartPage(QWidget):
         left.addWidget(title)
         left.addWidget(what)
         left.addSpacing(14)
-        left.addWidget(self.open, 0, Qt.AlignmentFlag.AlignLeft)
+        buttons = QHBoxLayout()
+        buttons.setSpacing(10)
+        buttons.addWidget(self.open)
+        buttons.addWidget(self.package)
+        buttons.addStretch(1)
+        left.addLayout(buttons)
         left.addSpacing(6)
         left.addWidget(self.drop)
         left.addSpacing(14)

@@ -15,6 +15,7 @@ from studio.jobs import Progress
 
 DONE = {
     "Opening": "Opened",
+    "Preparing": "Prepared",
     "Calibrating": "Calibrated",
     "Evaluating": "Evaluated",
     "Exporting": "Exported",

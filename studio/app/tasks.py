@@ -12,31 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.graph.sources.source import ModelSource
 from studio.jobs import CancelToken, Emit, Progress
 
 if TYPE_CHECKING:
+    from studio.analysis.validation import Validation
     from studio.project.document import Document
+    from studio.project.validation import Measured
 
 Work = Callable[[Emit, CancelToken], Any]
 
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """Which file to open and, for Python code, what of it; `trust`: the user agreed to run it."""
+    """Which model or project to open; `trust`: the user agreed to running what is in it."""
 
-    path: Path
-    factory: str | None = None
-    weights: Path | None = None
-    input_shapes: tuple[tuple[int, ...], ...] = ()
+    source: ModelSource
     trust: bool = False
 
     @property
-    def is_project(self) -> bool:
-        return self.path.suffix.lower() == ".qstudio"
+    def path(self) -> Path | None:
+        """The file; None for an installed package."""
+        return self.source.path
 
     @property
-    def is_python(self) -> bool:
-        return self.path.suffix.lower() == ".py"
+    def is_project(self) -> bool:
+        return self.path is not None and self.path.suffix.lower() == ".qstudio"
 
 
 def leave_one_core() -> None:
@@ -53,16 +54,10 @@ def open_model(request: OpenRequest) -> Work:
         from studio.project.store import load_project
 
         cancel.check()
-        if request.is_project:
+        if request.path is not None and request.is_project:
             return load_project(request.path, trust=request.trust, emit=emit, cancel=cancel)
         document = steps.open_document(
-            request.path,
-            factory=request.factory,
-            weights=request.weights,
-            input_shapes=request.input_shapes,
-            trust=request.trust,
-            emit=emit,
-            cancel=cancel,
+            request.source, trust=request.trust, emit=emit, cancel=cancel
         )
         cancel.check()
         return document
@@ -76,6 +71,15 @@ def open_example() -> Work:
         from studio.project.example import open_digits
 
         return open_digits(emit, cancel)
+
+    return work
+
+
+def prepare_again(document: Document, without: tuple[str, ...]) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.project import steps
+
+        return steps.prepare_again(document, without, emit=emit, cancel=cancel)
 
     return work
 
@@ -117,6 +121,19 @@ def export(document: Document, folder: Path) -> Work:
         leave_one_core()
         current = steps.refresh_encodings(document, emit=emit, cancel=cancel)
         return steps.export(current, folder, emit=emit, cancel=cancel)
+
+    return work
+
+
+def validate(document: Document, measured: Measured | None) -> Work:
+    """The validation report, and what was measured for it: that holds until model or data change."""
+
+    def work(emit: Emit, cancel: CancelToken) -> tuple[Measured, Validation]:
+        from studio.project.validation import measure_document, validate_document
+
+        found = measured or measure_document(document)
+        cancel.check()
+        return found, validate_document(document, found)
 
     return work
 

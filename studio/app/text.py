@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.readable import decibels, number, percent, share, size
+from studio.readable import count, decibels, number, percent, share, size
 
 __all__ = [
     "count",
@@ -27,14 +27,6 @@ def limit(value: float) -> str:
 
 def span(minimum: float, maximum: float) -> str:
     return f"{limit(minimum)} … {limit(maximum)}"
-
-
-def count(value: float) -> str:
-    """`10.8 M`, `960`."""
-    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= factor:
-            return f"{value / factor:.1f} {unit}"
-    return f"{value:.0f}"
 
 
 def duration(seconds: float) -> str:

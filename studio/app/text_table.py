@@ -30,15 +30,18 @@ from studio.app.widgets import label
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
 CELL_MARGIN = 6
+SORT_ROLE = Qt.ItemDataRole.UserRole
 
 
 @dataclass(frozen=True)
 class Row:
-    """Texts of one row; `layer` is selected when the row is. `role` colours the first cell."""
+    """Texts of one row; `layer` is selected when the row is. `role` colours the first cell. `keys`
+    are what the columns are sorted by where that is not the text."""
 
     cells: tuple[str, ...]
     layer: str = ""
     role: str = ""
+    keys: tuple[str | float, ...] = ()
 
 
 class TextModel(QAbstractTableModel):
@@ -75,6 +78,8 @@ class TextModel(QAbstractTableModel):
         row = self.rows[index.row()]
         if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
             return row.cells[index.column()]
+        if role == SORT_ROLE:
+            return (row.keys or row.cells)[index.column()]
         if role == Qt.ItemDataRole.ForegroundRole:
             if index.column() == 0:
                 return current_theme().color(row.role or "text")
@@ -97,6 +102,7 @@ class TextTable(QWidget):
         self.filter.setSourceModel(self.model)
         self.filter.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
         self.filter.setFilterKeyColumn(-1)
+        self.filter.setSortRole(SORT_ROLE)
         self.table = QTableView()
         self.table.setAccessibleName(name)
         self.table.setModel(self.filter)

@@ -137,6 +137,13 @@ class TopBar(QWidget):
             action = _choice(menu, group, target.title, document.config.target == name)
             action.setToolTip(target.description)
             action.triggered.connect(lambda _checked=False, name=name: self.set_target(name))
+        if document.graph.found:
+            menu.addSeparator()
+            kept = menu.addAction("Encodings as in the model's file")
+            kept.setCheckable(True)
+            kept.setChecked(document.config.source_encodings)
+            kept.setToolTip("Off: quantizers are placed anew by the target, and need calibration")
+            kept.toggled.connect(self.set_source_encodings)
 
     def _fill_bits(self, kind: str, menu: QMenu) -> None:
         from studio.sim.target import load_target
@@ -161,6 +168,15 @@ class TopBar(QWidget):
         self._session.edit(
             f"Set target to {name}",
             lambda document: document.with_config(document.config.with_target(name)),
+        )
+
+    def set_source_encodings(self, kept: bool) -> None:
+        """Keep the encodings of a model that came quantized, or place quantizers anew."""
+        self._session.edit(
+            "Take the encodings from the model's file" if kept else "Place quantizers anew",
+            lambda document: document.with_config(
+                document.config.model_copy(update={"source_encodings": kept})
+            ),
         )
 
     def set_default_bits(self, kind: str, bits: int | None) -> None:

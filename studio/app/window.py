@@ -58,6 +58,7 @@ class MainWindow(QMainWindow):
         self.addActions(self.actions_table.all())
         self.start_page = StartPage(settings)
         self.start_page.open_requested.connect(self.files.choose)
+        self.start_page.package_requested.connect(self.files.open_package)
         self.start_page.example_requested.connect(self.files.open_example)
         self.start_page.path_chosen.connect(self.files.open_path)
         self.status = StatusBar(self.session)
@@ -111,6 +112,7 @@ class MainWindow(QMainWindow):
             "layers": self._show_layers,
             "tensors": lambda: self._workspace().bottom.show_page("tensors"),
             "preparation": lambda: self._workspace().bottom.show_page("preparation"),
+            "validation": lambda: self._workspace().bottom.show_page("validation"),
             "problems": lambda: self._workspace().bottom.show_page("problems"),
             "log": lambda: self._workspace().bottom.show_page("log"),
             "fit": lambda: self._workspace().graph.view.fit(),
@@ -138,8 +140,10 @@ class MainWindow(QMainWindow):
             self.start_page.refresh()
             self.pages.setCurrentWidget(self.start_page)
         else:
+            again = self.pages.currentWidget() is self.workspace  # prepared again, perhaps
             self.pages.setCurrentWidget(self._workspace())
-            self._workspace().graph.view.setFocus()
+            if not again:
+                self._workspace().graph.view.setFocus()
 
     def _show_title(self) -> None:
         document = self.session.document

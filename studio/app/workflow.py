@@ -87,6 +87,8 @@ def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
     if calibration is not None:
         samples = text.plural(calibration.samples, "sample")
         calibrate = text.unbroken(f"{samples} ·", calibration.data)
+    elif document.from_file and document.calibrated:
+        calibrate = "From the file"
     evaluate = "Compare with float"
     if evaluation is not None:
         evaluate = text.unbroken(f"SQNR {text.decibels(evaluation.output.sqnr_db)}")
@@ -104,10 +106,14 @@ def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
         ("graph", "Model", text.unbroken(f"{document.graph.source.name} ·", layers), True),
         ("data", "Data", data_detail, data is not None),
         ("layers", "Configure", config, True),
-        ("calibrate", "Calibrate", calibrate, document.calibration is not None),
+        ("calibrate", "Calibrate", calibrate, _calibrated(document)),
         ("evaluate", "Evaluate", evaluate, evaluation is not None),
         ("export", "Export", export, document.export is not None),
     ]
+
+
+def _calibrated(document: Document) -> bool:
+    return document.calibration is not None or (document.from_file and document.calibrated)
 
 
 def two_lines(words: str, metrics: QFontMetrics, width: int) -> list[str]:

@@ -12,12 +12,14 @@ from studio.app.inspector.panel import InspectorPanel
 from studio.app.layers.panel import LayersPanel
 from studio.app.log_panel import LogPanel
 from studio.app.netron_tab import NetronTab
+from studio.app.preparation_panel import PreparationPanel
 from studio.app.ranges_panel import RangesPanel
 from studio.app.session import Session
 from studio.app.settings import ViewSettings
 from studio.app.tab_area import TabArea
 from studio.app.text_table import TextTable
 from studio.app.top_bar import TopBar
+from studio.app.validation_panel import ValidationPanel
 from studio.app.workflow import WorkflowPanel
 
 WORKFLOW_WIDTH, INSPECTOR_WIDTH = 182, 292
@@ -49,16 +51,18 @@ class Workspace(QWidget):
             (250, 110, 220, 240, 150, 100),
             "No tensors.",
         )
-        self.preparation = TextTable(
-            "Changes", reports.CHANGE_TITLES, (150, 260), "The model was used as it is."
-        )
+        self.preparation = PreparationPanel(session)
+        self.validation = ValidationPanel(session)
         self.problems = TextTable("Problems", reports.PROBLEM_TITLES, (110,), "No problems.")
         self.log = LogPanel(actions)
         self.inspector = InspectorPanel(session)
         self._build()
-        for table in (self.tensors, self.preparation):
+        self.validation.counted.connect(
+            lambda count: self.bottom.set_title("validation", f"Validation {count}")
+        )
+        for table in (self.tensors, self.preparation, self.validation):
             table.layer_chosen.connect(lambda name: session.select((name,)))
-        self.graph.view.activated.connect(self._edit_layer)
+        self.graph.activated.connect(self._edit_layer)
         self.graph.view.context_menu_requested.connect(self._graph_menu)
         session.document_changed.connect(self.refresh)
         session.warned.connect(lambda _message: self._show_problems())
@@ -78,6 +82,7 @@ class Workspace(QWidget):
         self.bottom.add("layers", "Layers", self.layers, self.layers.bar)
         self.bottom.add("tensors", "Tensors", self.tensors, self.tensors.bar)
         self.bottom.add("preparation", "Preparation", self.preparation, self.preparation.bar)
+        self.bottom.add("validation", "Validation", self.validation, self.validation.bar)
         self.bottom.add("problems", "Problems", self.problems, self.problems.bar)
         self.bottom.add("log", "Log", self.log, self.log.bar)
         self.bottom.shown.connect(lambda _name: self._refresh_tables())
@@ -127,6 +132,7 @@ class Workspace(QWidget):
             ("vertical", self.vertical),
             ("middle", self.middle),
             ("ranges", self.ranges.split),
+            ("preparation", self.preparation.split),
         )
 
     def save_state(self) -> None:
@@ -162,4 +168,4 @@ class Workspace(QWidget):
         if page == "tensors":
             self.tensors.set_rows(reports.tensor_rows(document))
         else:
-            self.preparation.set_rows(reports.change_rows(document))
+            self.preparation.refresh()

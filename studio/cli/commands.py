@@ -15,12 +15,17 @@ from studio.cli.output import (
     print_table,
     print_verification,
 )
-from studio.errors import ConfigError, ModelError, VerificationError
+from studio.errors import ModelError, VerificationError
 
 if TYPE_CHECKING:
     from studio.data.preprocess import Preprocess
     from studio.project.document import DataSettings, Document
     from studio.sim.config import QuantConfig
+
+AS_IN_FILE = (
+    "The model is quantized already: its encodings are kept and nothing is calibrated "
+    "(--requantize places quantizers anew)."
+)
 
 
 def open_window(options: argparse.Namespace) -> int:
@@ -98,18 +103,20 @@ def _quantize(
 ) -> int:
     from dataclasses import replace
 
+    from studio.jobs.events import Warned
     from studio.project import steps as do
 
     document = replace(document, data=data)
     with ProgressLine(as_json) as emit:
         for step in steps:
-            if step == "calibrate":
+            if step == "calibrate" and document.from_file and document.calibrated:
+                emit(Warned(AS_IN_FILE))
+            elif step == "calibrate":
                 document = do.calibrate(document, emit=emit)
             elif step == "evaluate":
                 document = do.evaluate(document, emit=emit)
             else:
                 document = do.export(document, out, emit=emit)
-    assert document.calibration is not None
     if as_json:
         from studio.exporting.bundle import export_dict
 
@@ -117,7 +124,7 @@ def _quantize(
             {
                 "evaluation": document.evaluation,
                 "export": document.export and export_dict(document.export),
-                "synthetic_data": document.calibration.synthetic,
+                "synthetic_data": bool(document.calibration and document.calibration.synthetic),
                 "warnings": [*document.graph.warnings, *document.plan.warnings, *emit.warnings],
             }
         )
@@ -189,27 +196,21 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def _open(options: argparse.Namespace, config: QuantConfig) -> Document:
+    from studio.graph.sources.source import parse_fixed
     from studio.project.steps import open_document
 
-    shapes = tuple(_shape(text) for text in options.input_shape)
     with ProgressLine(options.json) as emit:
         return open_document(
             options.model,
             weights=options.weights,
-            input_shapes=shapes,
+            inputs=options.input,
+            fixed_inputs=parse_fixed(options.fix),
+            fixed_size=options.fixed_size,
+            without=options.without,
             trust=options.trust,
             config=config,
             emit=emit,
         )
-
-
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        raise ConfigError(
-            f"The input shape {text!r} is not a list of numbers.", "Give for example 1,3,224,224."
-        ) from None
 
 
 def _config(options: argparse.Namespace) -> QuantConfig:
@@ -228,6 +229,8 @@ def _config(options: argparse.Namespace) -> QuantConfig:
         "weight_observer": options.weight_observer,
         "weight_per_channel": False if options.per_tensor else None,
     }
+    if options.requantize:
+        config = config.model_copy(update={"source_encodings": False})
     config = config.with_defaults(
         **{key: value for key, value in given.items() if value is not None}
     )

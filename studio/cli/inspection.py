@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from studio.cli.output import print_json, print_table
 from studio.graph.describe import display_shape, macs, parameters
+from studio.graph.prepare import rules
 
 if TYPE_CHECKING:
     from studio.project.document import Document
@@ -25,6 +26,7 @@ def print_inspection(document: Document, *, tensors: bool, as_json: bool) -> Non
                 "outputs": {value.name: display_shape(value) for value in graph.outputs},
                 "layers": [_layer(document, layer) for layer in plan.layers],
                 "tensors": [_tensor(row) for row in plan.tensors.values()],
+                "rules": rules(graph),
                 "changes": graph.changes,
                 "warnings": [*graph.warnings, *plan.warnings],
             }
@@ -41,10 +43,10 @@ def print_inspection(document: Document, *, tensors: bool, as_json: bool) -> Non
         print_table(
             ("layer", "ops", "output", "weights", "activations", "parameters", "MACs", "note"), rows
         )
-    if graph.changes:
-        print(f"\npreparation ({len(graph.changes)} changes):")
-        for rule in dict.fromkeys(change.rule for change in graph.changes):
-            print(f"  {rule}: {sum(change.rule == rule for change in graph.changes)}")
+    print(f"\npreparation ({len(graph.changes)} changes):")
+    for rule in rules(graph):
+        done = str(rule.count) if rule.on else "off (--without)"
+        print(f"  {rule.name:<20} {done:>5}  {rule.description}")
     for warning in (*graph.warnings, *plan.warnings):
         print(f"note: {warning}")
 

@@ -81,7 +81,8 @@ def _load(folder: Path) -> tuple[Document, Mapping[str, Any]]:
             f"{path} was not written by an export.", "Give a folder that an export wrote."
         )
     config = parse_config(summary["config"])
-    graph, plan, encodings = load_export(folder, config)
+    from_file = bool(summary.get("encodings_from_file", False))
+    graph, plan, encodings = load_export(folder, config, from_file=from_file)
     return Document(graph=graph, config=config, plan=plan), encodings
 
 

@@ -117,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
         "recipe", type=Path, metavar="RECIPE", help="recipe.json, as an export writes it"
     )
     run.add_argument("--out", type=Path, metavar="DIR", help="folder for the artifacts")
-    run.add_argument("--trust", action="store_true", help="allow the recipe's Python model to run")
+    run.add_argument("--trust", action="store_true", help="allow the recipe's model to run code")
     _add_common(run)
     run.set_defaults(run=commands.run_recipe)
 
@@ -146,21 +146,46 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser, name: str = "MODEL") -> None:
-    parser.add_argument("model", metavar=name, help="model.onnx, or file.py:factory for PyTorch")
+    parser.add_argument(
+        "model",
+        metavar=name,
+        help="model.onnx, .pt2, TorchScript or pickled .pt; file.py:factory or"
+        " package.module:factory, with arguments as 'make(classes=10)'",
+    )
     parser.add_argument(
         "--weights", type=Path, metavar="FILE", help=".safetensors or .pth with the state dict"
     )
     parser.add_argument(
-        "--input-shape",
+        "--input",
         action="append",
         default=[],
-        metavar="1,3,224,224",
-        help="shape of an input of a PyTorch model; once for each input",
+        metavar="[NAME:]SHAPE[:TYPE]",
+        help="input to trace a PyTorch model with, e.g. 1,3,224,224 or ids:1,16:int64; once for"
+        " each (default: found out where possible)",
+    )
+    parser.add_argument(
+        "--fix",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="give an input one value for good, e.g. sr=16000",
+    )
+    parser.add_argument(
+        "--fixed-size",
+        action="store_true",
+        help="keep every size but the batch as traced, instead of open",
+    )
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="RULE",
+        help="leave out a rule of preparation, e.g. 'fold batch norm'; inspect lists them",
     )
     parser.add_argument(
         "--trust",
         action="store_true",
-        help="allow the Python file to run (opening a PyTorch model runs its code)",
+        help="allow what is in the model to run (opening anything but ONNX runs code)",
     )
 
 
@@ -205,4 +230,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weight-observer", choices=("minmax", "mse"), help="range of weights")
     parser.add_argument("--per-tensor", action="store_true", help="one scale for each weight")
+    parser.add_argument(
+        "--requantize",
+        action="store_true",
+        help="of a model that is quantized already, keep the weights only and place quantizers anew",
+    )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration in JSON")

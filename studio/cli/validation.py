@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from studio.cli.output import print_json, print_table
-from studio.readable import amount, percent, size
+from studio.readable import count, percent, size
 
 if TYPE_CHECKING:
     from studio.analysis.validation import Validation
@@ -18,8 +18,8 @@ def print_validation(report: Validation, *, layers: bool, as_json: bool) -> None
         return
     share = 100 * report.integer_macs / report.macs if report.macs else 0.0
     print(f"target {report.target}, one sample:")
-    print(f"  {amount(report.macs)} multiply-accumulates, {percent(share)} of them in integers")
-    print(f"  {amount(report.bit_operations)} bit-operations")
+    print(f"  {count(report.macs)} multiply-accumulates, {percent(share)} of them in integers")
+    print(f"  {count(report.bit_operations)} bit-operations")
     print(f"  weights {size(report.float_bytes)} float, {size(report.quantized_bytes)} quantized")
     if report.unknown_macs:
         print(f"  without {len(report.unknown_macs)} layers whose shapes are not known")
@@ -38,8 +38,8 @@ def print_validation(report: Validation, *, layers: bool, as_json: bool) -> None
                 (
                     layer.name,
                     layer.title,
-                    "?" if layer.cost.macs is None else amount(layer.cost.macs),
-                    "?" if layer.cost.bit_operations is None else amount(layer.cost.bit_operations),
+                    "?" if layer.cost.macs is None else count(layer.cost.macs),
+                    "?" if layer.cost.bit_operations is None else count(layer.cost.bit_operations),
                     size(layer.cost.float_bytes),
                     size(layer.cost.quantized_bytes),
                     f"float: {layer.reason}" if layer.reason else "integers",

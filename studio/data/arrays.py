@@ -92,7 +92,7 @@ class ArrayData:
         for spec in self._specs:
             array = self._arrays[spec.name]
             _check_shape(self.name, array, spec)
-            _check_type(self.name, array, spec)
+            check_type(self.name, array, spec)
             counts[spec.name] = len(array)
         if self._labels is not None:
             if self._labels.ndim != 1 or self._labels.dtype.kind not in "iu":
@@ -120,16 +120,9 @@ def open_arrays(path: Path, specs: Sequence[InputSpec]) -> ArrayData:
     array, whatever its name. Uncompressed arrays are mapped into memory, not read. Pickled
     objects are refused. Raises DataError that names the array, both shapes and what to do.
     """
-    try:
-        if path.suffix.lower() == ".npy":
-            arrays = {specs[0].name: np.load(path, mmap_mode="r", allow_pickle=False)}
-        else:
-            arrays = dict(_members(path))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error) as error:
-        raise DataError(
-            f"{path} is not a readable NumPy file: {error}.",
-            "Write it with numpy.save or numpy.savez, without Python objects.",
-        ) from None
+    arrays = open_members(path)
+    if path.suffix.lower() == ".npy":
+        arrays = {specs[0].name: arrays[path.stem]}
     labels = next((arrays.pop(key) for key in LABEL_KEYS if _is_labels(key, arrays, specs)), None)
     warnings: tuple[str, ...] = ()
     if len(specs) == 1 and len(arrays) == 1 and specs[0].name not in arrays:
@@ -152,6 +145,22 @@ def open_arrays(path: Path, specs: Sequence[InputSpec]) -> ArrayData:
             f"{path.name}: not used, since no model input has the name: {shown}.",
         )
     return ArrayData(path.name, {name: arrays[name] for name in wanted}, labels, specs, warnings)
+
+
+def open_members(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a `.npz` file by name, the one of a `.npy` file under the file's.
+
+    Raises DataError if it cannot be read.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False)}
+        return dict(_members(path))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, struct.error) as error:
+        raise DataError(
+            f"{path} is not a readable NumPy file: {error}.",
+            "Write it with numpy.save or numpy.savez, without Python objects.",
+        ) from None
 
 
 def _is_labels(key: str, arrays: Mapping[str, Any], specs: Sequence[InputSpec]) -> bool:
@@ -193,14 +202,14 @@ def _mapped(path: Path, file: Any) -> np.ndarray:
 
 def _check_shape(name: str, array: np.ndarray, spec: InputSpec) -> None:
     wanted = spec.shape[1:]
-    if array.ndim and _fits(array.shape[1:], wanted):
+    if array.ndim and fits(array.shape[1:], wanted):
         return
     hint = "Give the samples along the first axis, each of the shape of the model input."
-    if array.ndim == len(wanted) and _fits(array.shape, wanted):
+    if array.ndim == len(wanted) and fits(array.shape, wanted):
         hint = "This is a single sample: add the batch axis with array[None]."
-    elif array.ndim == 4 and _fits(tuple(array.shape[i] for i in (3, 1, 2)), wanted):
+    elif array.ndim == 4 and fits(tuple(array.shape[i] for i in (3, 1, 2)), wanted):
         hint = "The channels are last, the model wants them first: array.transpose(0, 3, 1, 2)."
-    elif array.ndim == 4 and _fits(tuple(array.shape[i] for i in (2, 3, 1)), wanted):
+    elif array.ndim == 4 and fits(tuple(array.shape[i] for i in (2, 3, 1)), wanted):
         hint = "The channels are first, the model wants them last: array.transpose(0, 2, 3, 1)."
     raise DataError(
         f"{name}: the array for {spec.name!r} has shape {format_shape(array.shape)}, the model "
@@ -209,13 +218,15 @@ def _check_shape(name: str, array: np.ndarray, spec: InputSpec) -> None:
     )
 
 
-def _fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+def fits(shape: Sequence[int], wanted: Sequence[int | None]) -> bool:
+    """True if `shape` has the sizes of `wanted`, where those are given."""
     return len(shape) == len(wanted) and all(
         side is None or side == found for found, side in zip(shape, wanted, strict=True)
     )
 
 
-def _check_type(name: str, array: np.ndarray, spec: InputSpec) -> None:
+def check_type(name: str, array: np.ndarray, spec: InputSpec) -> None:
+    """Raise DataError unless the values can be converted within one kind (int, float)."""
     found, wanted = array.dtype, spec.dtype
     same_kind = found.kind == wanted.kind or (found.kind in "iu" and wanted.kind in "iu")
     if same_kind and np.can_cast(found, wanted, "same_kind"):

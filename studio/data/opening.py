@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from studio.data.arrays import open_arrays
+from studio.data.calls import Calls, call_files, share_a_batch
 from studio.data.dataset import Dataset, InputSpec
 from studio.data.images import ImageFolder
 from studio.data.preprocess import DYNAMIC_SIDE, Preprocess, format_shape
@@ -17,12 +18,18 @@ def open_data(
 ) -> Dataset:
     """A folder of pictures, a labels CSV, a `.npy` or a `.npz` file, for the model inputs `specs`.
 
+    A folder of `.npz` files holds a call of the model in each, as does a `.npz` file for a model
+    whose inputs have no batch axis in common.
     `preprocess` is for pictures; None takes `Preprocess.guess` of the input. Raises DataError if
     the data does not fit the model, naming both shapes and the setting to change.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist.", "Check the path.")
+    if path.is_dir() and call_files(path):
+        return Calls(path.name, call_files(path), specs)
+    if path.suffix.lower() == ".npz" and path.is_file() and not share_a_batch(specs):
+        return Calls(path.name, [path], specs)
     if path.suffix.lower() in (".npy", ".npz") and path.is_file():
         return open_arrays(path, specs)
     if reads_pictures(path):
@@ -31,14 +38,16 @@ def open_data(
         check_fit(chosen, spec)
         return ImageFolder(path, chosen, spec.name)
     raise DataError(
-        f"{path} is neither a folder of pictures nor a .csv, .npy or .npz file.",
+        f"{path} is neither a folder of pictures or .npz files nor a .csv, .npy or .npz file.",
         "Choose one of these.",
     )
 
 
 def reads_pictures(path: Path | None) -> bool:
     """True if the data at `path` are pictures, which are preprocessed, and not arrays."""
-    return path is not None and (path.is_dir() or path.suffix.lower() == ".csv")
+    if path is None:
+        return False
+    return path.suffix.lower() == ".csv" or (path.is_dir() and not call_files(path))
 
 
 def guess_for(spec: InputSpec) -> Preprocess:

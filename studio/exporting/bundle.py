@@ -23,6 +23,7 @@ from studio.plain_json import plain
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.sim.config import QuantConfig
+from studio.sim.found import uses_file
 from studio.sim.plan import Plan, Role
 from studio.sim.qdq import Constants, insert_qdq
 from studio.sim.target import Target, load_target
@@ -113,6 +114,7 @@ def export_bundle(
             "target": plan.target,
             "config": config.model_dump(mode="json", exclude_none=True),
             "synthetic_data": synthetic,
+            "encodings_from_file": uses_file(graph, config),
             "calibration": {"data": calibration_data, "samples": calibration_samples},
             "float_bytes": float_bytes,
             "quantized_bytes": quantized_bytes,

@@ -60,7 +60,11 @@ def _entry(name: str, encoding: Encoding) -> dict[str, Any]:
 def _quantizer_args(plan: Plan) -> dict[str, Any]:
     """The most common settings, as AIMET states them for the whole model."""
     weights = [row.spec for row in plan.tensors.values() if row.spec and row.role is Role.WEIGHT]
-    others = [row.spec for row in plan.tensors.values() if row.spec and row.observed]
+    others = [
+        row.spec
+        for row in plan.tensors.values()
+        if row.spec and (row.observed or row.from_file) and row.role is not Role.WEIGHT
+    ]
 
     def common(specs: list[QuantSpec], default: int) -> int:
         bits = [spec.grid.bits for spec in specs]

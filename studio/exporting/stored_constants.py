@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from studio.graph.model import ModelGraph
 from studio.quant.encoding import Encoding
+from studio.sim.found import constant_integers
 from studio.sim.plan import Plan, Role
 from studio.sim.qdq import quantized_name
 
@@ -41,7 +42,7 @@ def different_constants(
         if role is not Role.BIAS:
             expected[f"{name}_zero_point"] = encoding.zero_point
         if role in (Role.WEIGHT, Role.BIAS, Role.CONSTANT):
-            expected[quantized_name(name)] = encoding.quantize(graph.constant(name))
+            expected[quantized_name(name)] = constant_integers(graph, plan.tensors[name], encoding)
         different += [key for key, array in expected.items() if differs(key, array)]
     return tuple(
         different

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from studio.graph.edit import input_of, int_attribute, ints_attribute, is_op
 from studio.graph.model import ModelGraph, is_constant
 from studio.graph.scopes import scope
+from studio.graph.subgraphs import reads
 
 __all__ = [
     "display_shape",
@@ -56,10 +57,10 @@ def _size(size: int | ir.SymbolicDim, axis: int) -> str:
 
 
 def parameters(node: ir.Node) -> int:
-    """Floating-point numbers among a node's constants: its weights and biases."""
+    """Floating-point numbers among the constants a node and its subgraphs read: weights, biases."""
     return sum(
         value.const_value.size
-        for value in node.inputs
+        for value in reads(node)
         if value is not None
         and is_constant(value)
         and value.const_value is not None

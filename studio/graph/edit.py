@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from studio.graph.model import is_constant
+from studio.graph.scopes import title
+
+ABSORBED = "studio.absorbed"
 
 
 class Names:
-    """Names already taken in a graph (values and nodes), to make new ones unique."""
+    """Names already taken in a graph and its subgraphs (values and nodes), to make new ones
+    unique."""
 
     def __init__(self, graph: ir.Graph) -> None:
-        self._taken = {value.name for value in graph.inputs} | set(graph.initializers)
-        for node in graph.all_nodes():
-            self._taken.add(node.name)
-            self._taken.update(value.name for value in node.outputs)
+        self._taken: set[str | None] = set()
+        for part in (graph, *graph.subgraphs()):
+            self._taken.update(value.name for value in part.inputs)
+            self._taken.update(part.initializers)
+            for node in part:
+                self._taken.add(node.name)
+                self._taken.update(value.name for value in node.outputs)
 
     def fresh(self, wanted: str) -> str:
         """`wanted`, or `wanted_1`, `wanted_2`, ... whichever is free first; then taken."""
@@ -124,6 +131,18 @@ def absorb(follower: ir.Node, source: ir.Value) -> None:
     output.replace_all_uses_with(source, replace_graph_outputs=True)
     graph.remove(follower, safe=True)
     source.name = name
+    producer = source.producer()
+    if producer is not None:
+        gone = dict.fromkeys([*absorbed(producer), *absorbed(follower), title(follower)])
+        gone.pop(title(producer), None)
+        if gone:
+            producer.metadata_props[ABSORBED] = "\n".join(gone)
+
+
+def absorbed(node: ir.Node) -> list[str]:
+    """Names of the operators whose work `node` does besides its own."""
+    names = node.metadata_props.get(ABSORBED, "")
+    return names.split("\n") if names else []
 
 
 def _inherit_type(target: ir.Value, source: ir.Value) -> None:
@@ -151,3 +170,62 @@ def replace_node(
     )
     graph.insert_before(old, new)
     absorb(old, new.outputs[0])
+
+
+def insert_before(
+    node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None], names: Names, **attrs: object
+) -> ir.Value:
+    """The result of a new standard operator in front of `node`, which it is a part of.
+
+    It takes the module and source line of `node`, and the type and shape of its first operand.
+    """
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    new = _new_node(node, op_type, inputs, names, attrs)
+    graph.insert_before(node, new)
+    return new.outputs[0]
+
+
+def insert_after(
+    value: ir.Value, op_type: str, inputs: Sequence[ir.Value | None], names: Names, **attrs: object
+) -> ir.Value:
+    """The result of a new standard operator that reads `value`, in the place of `value`.
+
+    Everybody else who read `value` reads the result, which takes over its name.
+    """
+    node = value.producer()
+    assert node is not None
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    new = _new_node(node, op_type, inputs, names, attrs)
+    result = new.outputs[0]
+    value.replace_all_uses_with(result, replace_graph_outputs=True)
+    for index, operand in enumerate(inputs):
+        new.replace_input_with(index, operand)
+    graph.insert_after(node, new)
+    value.name, result.name = result.name, value.name
+    return result
+
+
+def _new_node(
+    near: ir.Node,
+    op_type: str,
+    inputs: Sequence[ir.Value | None],
+    names: Names,
+    attrs: Mapping[str, object],
+) -> ir.Node:
+    name = names.fresh(f"{title(near)}.{op_type}")
+    new = ir.Node(
+        "",
+        op_type,
+        inputs,
+        ir.convenience.convert_attributes(attrs),
+        num_outputs=1,
+        name=name,
+        metadata_props=dict(near.metadata_props),
+    )
+    result, first = new.outputs[0], inputs[0]
+    result.name = names.fresh(f"{name}_output")
+    if first is not None:
+        result.type, result.shape = first.type, first.shape
+    return new

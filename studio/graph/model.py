@@ -4,39 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir import Node, Value
 
+from studio.graph.sources.source import ModelSource
+
+if TYPE_CHECKING:
+    from studio.graph.quantized.found import FoundQuantization
+
 FLOAT_TYPES = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.BFLOAT16)
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model came from.
-
-    `path` is the `.onnx` or `.py` file. For Python, `factory` names the callable in it that
-    returns the `nn.Module`, `weights` an optional `.safetensors` / `.pth` file, and
-    `input_shapes` the shape of each input including the batch dimension.
-    """
-
-    path: Path
-    factory: str | None = None
-    weights: Path | None = None
-    input_shapes: tuple[tuple[int, ...], ...] = ()
-
-    @property
-    def is_python(self) -> bool:
-        return self.factory is not None
-
-    @property
-    def name(self) -> str:
-        """Short name shown in titles and used for file names."""
-        return self.path.stem if self.factory is None else f"{self.path.stem}:{self.factory}"
 
 
 @dataclass(frozen=True)
@@ -54,13 +35,16 @@ class ModelGraph:
 
     Node and value names are unique, non-empty and stable; constants are initializers; shapes and
     types are inferred where they can be; nodes are in topological order; the opset is at least 13.
-    Treat the graph as immutable: passes work on a `copy()`.
+    Treat the graph as immutable: passes work on a `copy()`. `captured` is the graph as it was
+    before preparation, so that it can be prepared by other rules without reading the source again.
     """
 
     ir: ir.Model
     source: ModelSource
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
+    captured: ModelGraph | None = field(default=None, repr=False, compare=False)
+    found: Mapping[str, FoundQuantization] = field(default_factory=dict, repr=False, compare=False)
     _nodes: dict[str, Node] = field(init=False, repr=False, compare=False)
     _positions: dict[str, int] = field(init=False, repr=False, compare=False)
     _values: dict[str, Value] = field(init=False, repr=False, compare=False)
@@ -72,6 +56,11 @@ class ModelGraph:
             values[value.name or ""] = value
         for node in self.ir.graph:
             values.update({value.name: value for value in node.outputs if value.name})
+        for body in self.ir.graph.subgraphs():
+            inside = [*body.inputs, *body.initializers.values()]
+            inside += [value for node in body for value in node.outputs]
+            for value in inside:
+                values.setdefault(value.name or "", value)
         object.__setattr__(self, "_nodes", nodes)
         positions = {name: position for position, name in enumerate(nodes)}
         object.__setattr__(self, "_positions", positions)
@@ -87,6 +76,20 @@ class ModelGraph:
         """Inputs the caller must feed (initializers excluded)."""
         known = self.ir.graph.initializers
         return tuple(value for value in self.ir.graph.inputs if value.name not in known)
+
+    def example_shape(self, name: str) -> tuple[int | None, ...]:
+        """Sizes of the input `name`; an open one is as in the example the model was traced with,
+        and None if there was none."""
+        shape = self.value(name).shape
+        sizes = [] if shape is None else list(shape)
+        known = [item for item in self.source.inputs if item.name == name]
+        if not known and len(self.inputs) == len(self.source.inputs) == 1:
+            known = [item for item in self.source.inputs if item.name is None]
+        traced = known[0].shape if known and len(known[0].shape) == len(sizes) else ()
+        own = [size if isinstance(size, int) and size > 0 else None for size in sizes]
+        return tuple(
+            traced[axis] if size is None and traced else size for axis, size in enumerate(own)
+        )
 
     @property
     def outputs(self) -> tuple[Value, ...]:
@@ -108,6 +111,7 @@ class ModelGraph:
         return self._positions[name]
 
     def value(self, name: str) -> Value:
+        """The value `name`, in whichever graph it is."""
         return self._values[name]
 
     def has_value(self, name: str) -> bool:

@@ -12,10 +12,13 @@ import onnx_ir as ir
 
 from studio.errors import ModelError
 from studio.graph.opset import OLDEST_READ
+from studio.graph.subgraphs import proto_subgraphs
 
 MAX_INLINED_NODES = 200_000
 EXPORT_AGAIN = "Export the model again, and check that the file was copied completely."
 _INT32_TYPES_PACKED = 8
+BODIES = {"If": ("then_branch", "else_branch"), "Loop": ("body",), "Scan": ("body",)}
+"""The subgraphs each control flow operator must have."""
 
 
 class ProtoChecker:
@@ -81,7 +84,7 @@ class ProtoChecker:
             for node in nodes:
                 key = (node.domain, node.op_type, node.overload)
                 total += 1
-                for graph in _subgraphs(node):
+                for graph in proto_subgraphs(node):
                     total += size(graph.node, calling)
                 if key not in functions:
                     continue
@@ -123,14 +126,15 @@ class ProtoChecker:
                 if name and name not in visible:
                     self.fail(f"lacks the tensor {name!r}, which {_label(node)} reads")
             self._check_attributes(node)
-            for subgraph in _subgraphs(node):
+            self._check_bodies(node)
+            for subgraph in proto_subgraphs(node):
                 self._check_graph(subgraph, visible)
             self._check_schema(node)
         outputs = [value.name for value in graph.output]
         for name in outputs:
             if name not in visible:
                 self.fail(f"has the output {name!r}, which no operator makes")
-        if len(set(outputs)) < len(outputs):
+        if graph is self.proto.graph and len(set(outputs)) < len(outputs):
             self.fail("has two outputs with the same name")
         self._check_acyclic(graph)
 
@@ -150,10 +154,28 @@ class ProtoChecker:
                     "Export the model with dense weights.",
                 )
 
+    def _check_bodies(self, node: onnx.NodeProto) -> None:
+        """The subgraphs of If, Loop and Scan take and give what their operator has for them."""
+        if node.domain not in ("", "ai.onnx") or node.op_type not in BODIES:
+            return
+        graphs = {a.name: a.g for a in node.attribute if a.HasField("g")}
+        before_9 = node.op_type == "Scan" and self.opsets.get("", 0) < 9
+        inputs = 0 if node.op_type == "If" else len(node.input) - before_9
+        outputs = len(node.output) + (node.op_type == "Loop")
+        for name in BODIES[node.op_type]:
+            if name not in graphs:
+                self.fail(f"has a malformed operator, {_label(node)}: it lacks its {name}")
+            ends = len(graphs[name].input), len(graphs[name].output)
+            if ends != (inputs, outputs):
+                self.fail(
+                    f"has a malformed operator, {_label(node)}: its {name} has {ends[0]} inputs and"
+                    f" {ends[1]} outputs instead of {inputs} and {outputs}"
+                )
+
     def _check_schema(self, node: onnx.NodeProto) -> None:
         """Attributes and number of operands of a standard operator; others are not judged here."""
         version = self.opsets.get(node.domain if node.domain != "ai.onnx" else "")
-        if version is None or node.op_type == "Constant" or _subgraphs(node):
+        if version is None or node.op_type == "Constant" or proto_subgraphs(node):
             return
         if not onnx.defs.has(node.op_type, version, node.domain):
             return
@@ -269,19 +291,10 @@ def _expected_entries(dtype: ir.DataType, count: int) -> int:
     return count
 
 
-def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    graphs = []
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            graphs.append(attribute.g)
-        graphs.extend(attribute.graphs)
-    return graphs
-
-
 def _reads(node: onnx.NodeProto) -> set[str]:
     """Tensors a node needs from its own graph, those captured by its subgraphs included."""
     names = {name for name in node.input if name}
-    for graph in _subgraphs(node):
+    for graph in proto_subgraphs(node):
         names |= set(_captured(graph))
     return names
 

@@ -15,6 +15,7 @@ from studio.errors import ModelError
 from studio.graph.model import FLOAT_TYPES, Change, ModelGraph, ModelSource
 from studio.graph.onnx_checks import EXPORT_AGAIN, ProtoChecker
 from studio.graph.opset import normalise_opset
+from studio.graph.subgraphs import give_bodies_own_outputs, reads
 
 LARGEST_FILE = 2**31 - 1  # of a protobuf message
 KNOWN_MAGIC = {
@@ -45,6 +46,7 @@ def load_onnx(path: str | Path) -> ModelGraph:
         del proto.training_info[:]
     try:
         checker.check()
+        give_bodies_own_outputs(proto)
         model = ir.from_proto(proto)
         ir.external_data.set_base_dir(model.graph, path.resolve().parent)
         _sort(model)
@@ -98,7 +100,7 @@ def _sort(model: ir.Model) -> None:
     """Topological order; left alone where it holds already."""
     done = {id(value) for value in (*model.graph.inputs, *model.graph.initializers.values())}
     for node in model.graph:
-        if any(v is not None and id(v) not in done and v.producer() for v in node.inputs):
+        if any(v is not None and id(v) not in done and v.producer() for v in reads(node)):
             common.TopologicalSortPass()(model)
             return
         done.update(id(value) for value in node.outputs)

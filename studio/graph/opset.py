@@ -56,12 +56,12 @@ def convert_opset(model: ir.Model, target: int) -> ir.Model:
     converted = call_without_weights(
         model, lambda proto: onnx.version_converter.convert_version(proto, target)
     )
-    for node in converted.graph:
+    for node in converted.graph.all_nodes():
         if node.op_type == "Resize" and node.outputs[0].name in old_resizes:
             for key, value in OLD_RESIZE.items():
                 node.attributes[key] = ir.AttrString(key, value)
-    metadata = {node.name: node.metadata_props for node in model.graph if node.name}
-    for node in converted.graph:
+    metadata = {node.name: node.metadata_props for node in model.graph.all_nodes() if node.name}
+    for node in converted.graph.all_nodes():
         if node.name in metadata:
             node.metadata_props.update(metadata[node.name])
     converted.metadata_props.update(model.metadata_props)
@@ -73,12 +73,13 @@ def _old_resizes(model: ir.Model) -> set[str | None]:
     """Results of Upsample and Resize before opset 11, whose rule the converter forgets to state."""
     if model.opset_imports.get("", 0) > 10:
         return set()
-    return {n.outputs[0].name for n in model.graph if n.op_type in ("Upsample", "Resize")}
+    nodes = model.graph.all_nodes()
+    return {node.outputs[0].name for node in nodes if node.op_type in ("Upsample", "Resize")}
 
 
 def _refuse_hardmax(model: ir.Model) -> None:
     """The converter leaves Hardmax alone though it meant something else before opset 13."""
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         if node.op_type == "Hardmax" and model.opset_imports.get("", 0) < 13:
             raise ValueError(f"operator Hardmax {node.name!r} changed its meaning in opset 13")
 

@@ -1,245 +1,200 @@
-"""Open a PyTorch model: a Python file with a factory that returns the module."""
+"""Capture a PyTorch module as a graph, by torch.export and torch's ONNX exporter."""
 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import inspect
 import logging
-import sys
-import traceback
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from studio.errors import ConsentRequiredError, ModelError
+from studio.errors import ModelError
 from studio.graph.model import ModelGraph, ModelSource
-from studio.graph.torch_weights import load_weights
+from studio.graph.sources import interface
+from studio.graph.sources.agreement import Agreement, agreement
+from studio.graph.sources.examples import Examples, find_examples, shape_text
+from studio.graph.sources.explain import decisive_line
+from studio.graph.sources.recurrences import whole_recurrences
+from studio.graph.sources.same_padding import MESSAGE, pads_by_size
+from studio.graph.sources.size_arithmetic import size_arithmetic
+from studio.graph.sources.sizes import (
+    OpenSizes,
+    open_sizes,
+    rename_sizes,
+    size_names,
+    traced_shapes,
+)
+from studio.graph.sources.spelled_out import spelled_out
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
-SHAPES_HINT = "Give the shape of each input with its batch dimension, for example 1,3,224,224."
-Shapes = tuple[tuple[int, ...], ...]
+STACK = "pkg.torch.onnx.stack_trace"
+OWN_FRAME = re.compile(
+    rf'^\s*File "{re.escape(str(Path(interface.__file__)))}", line \d+.*\n.*\n?', re.MULTILINE
+)
 
 
-def capture(source: ModelSource, *, trust: bool) -> ModelGraph:
-    """Run the file, call the factory, and turn the module (in eval mode) into a graph.
+def capture_module(module: nn.Module, source: ModelSource, notes: Sequence[str] = ()) -> ModelGraph:
+    """Turn `module` (on the CPU, in eval mode) into a graph; the weights are not copied.
 
-    The batch (axis 0 of every input) is dynamic where the module allows it, else a warning says
-    why not. Module names and source lines are kept as node metadata. No file is written.
+    Sizes are dynamic where the module allows it: the batch (axis 0 of every input), and the others
+    unless `source.fixed_size`, or unless the graph would then compute paddings or factors from
+    them, which cannot be merged into layers; a note says what was fixed and why. Module names and
+    source lines are kept as node metadata.
 
-    Raises ConsentRequiredError unless `trust`, for opening Python code executes it; ModelError for
-    whatever fails: importing, the factory, the weights, the shapes, the export.
+    Raises InputsNeededError if the inputs are not known or refused, ModelError if the exporter
+    cannot follow the module's code.
     """
-    if not trust:
-        raise ConsentRequiredError(
-            f"Opening {source.path.name} executes the Python code in it.",
-            "Agree to that only if you trust the file (--trust on the command line).",
-        )
-    with _importable(source.path.parent):
-        module = build_module(source)
-        shapes, guessed = source.input_shapes, False
-        if not shapes:
-            shapes, guessed = _guess_shapes(module, source), True
-        model, fixed = _export(module, shapes, source, guessed)
-    notes: tuple[str, ...] = ()
-    if guessed:
-        shown = ", ".join("×".join(map(str, shape)) for shape in shapes)
-        notes = (f"The input shape was not given; {shown} was assumed.",)
-    return ModelGraph(model, source, (), (*notes, *fixed))
-
-
-def build_module(source: ModelSource) -> nn.Module:
-    """The module of `source` with its weights, on the CPU, in eval mode. Executes the file."""
-    from torch import nn
-
-    with _importable(source.path.parent):
-        namespace = _import_file(source.path)
-        factory = _factory(namespace, source)
-        try:
-            module = factory()
-        except Exception as error:
-            raise ModelError(
-                f"{source.name}() failed: {_describe(error, source.path)}",
-                "The factory must be callable without arguments and return the module.",
-            ) from error
-        if not isinstance(module, nn.Module):
-            raise ModelError(
-                f"{source.name}() returned {type(module).__name__}, not a torch.nn.Module.",
-                "Make the factory return the module alone.",
-            )
-    module = module.to("cpu").eval()
-    if source.weights is not None:
-        load_weights(module, source.weights)
-    return module
-
-
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let files in `folder` be imported; afterwards nothing imported from there is remembered.
-
-    So a changed file is read anew the next time, and a `utils.py` of one model does not stand in
-    for that of another. Bytecode is not written.
-    """
-    path, modules, bytecode = list(sys.path), dict(sys.modules), sys.dont_write_bytecode
-    sys.path.insert(0, str(folder.resolve()))
-    sys.dont_write_bytecode = True
-    try:
-        yield
-    finally:
-        sys.path[:] = path
-        sys.dont_write_bytecode = bytecode
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None)
-            if name not in modules and file and Path(file).is_relative_to(folder.resolve()):
-                del sys.modules[name]
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ModelError(f"{path} does not exist.", "Check the name of the Python file.")
-    name = path.stem if path.stem.isidentifier() and path.stem not in sys.modules else "_model_file"
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    if spec is None or spec.loader is None:
-        raise ModelError(f"{path} is not a Python file.", "Give a .py file, as file.py:factory.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            f"{path.name} needs the module {error.name!r}, which is not installed.",
-            "Install it into the studio's Python environment, or put it beside the file.",
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise ModelError(
-            f"{path.name} cannot be imported: {_describe(error, path)}",
-            "Make sure that `python` alone can import the file.",
-        ) from error
-    return module
-
-
-def _factory(namespace: ModuleType, source: ModelSource) -> Callable[[], Any]:
-    factory = getattr(namespace, source.factory or "", None)
-    if callable(factory):
-        return factory
-    own = sorted(
-        (inspect.isclass(value), name)
-        for name, value in vars(namespace).items()
-        if getattr(value, "__module__", None) == namespace.__name__
-        and (inspect.isfunction(value) or inspect.isclass(value))
-        and not name.startswith("_")
-    )
-    names = ", ".join(name for _, name in own[:8])  # functions first
-    hint = f"It defines {names}." if own else "It defines no function or class."
-    raise ModelError(f"{source.path.name} has no callable {source.factory!r}.", hint)
-
-
-def _guess_shapes(module: nn.Module, source: ModelSource) -> Shapes:
-    """The usual shape for a module whose first layer is a 2-D convolution over colour or grey."""
-    from torch import nn
-
-    for layer in module.modules():
-        if next(layer.parameters(recurse=False), None) is None:
-            continue
-        if isinstance(layer, nn.Conv2d) and layer.in_channels == 3:
-            return ((1, 3, 224, 224),)
-        if isinstance(layer, nn.Conv2d) and layer.in_channels == 1:
-            return ((1, 1, 28, 28),)
-        break
-    raise ModelError(f"The shape of the input of {source.name} is not known.", SHAPES_HINT)
-
-
-def _examples(module: nn.Module, shapes: Shapes, batch: int | None) -> tuple[torch.Tensor, ...]:
-    """Random inputs; token numbers (zeros) for a module that begins with an embedding."""
-    import torch
-    from torch import nn
-
-    layers = [m for m in module.modules() if next(m.parameters(recurse=False), None) is not None]
-    tokens = bool(layers) and isinstance(layers[0], nn.Embedding)
-    generator = torch.Generator().manual_seed(0)
-    examples = []
-    for shape in shapes:
-        if shape and batch is not None:
-            shape = (max(batch, shape[0]), *shape[1:])
-        whole = torch.zeros(shape, dtype=torch.int64)
-        examples.append(whole if tokens else torch.randn(shape, generator=generator))
-    return tuple(examples)
+    examples = find_examples(module, source)
+    found = open_sizes(module, examples, batch_only=source.fixed_size)
+    model, notes_on_sizes = _export(module, examples, found, source)
+    known = replace(source, inputs=examples.inputs)
+    said = [*notes, *([examples.note] if examples.note else []), *notes_on_sizes]
+    return ModelGraph(model, known, (), tuple(said))
 
 
 def _export(
-    module: nn.Module, shapes: Shapes, source: ModelSource, guessed: bool
-) -> tuple[ir.Model, tuple[str, ...]]:
-    """The exported model, and a warning if the batch had to be fixed."""
-    import torch
-
-    if any(size < 1 for shape in shapes for size in shape):
-        raise ModelError(f"The input shapes {shapes} have sizes below 1.", SHAPES_HINT)
-    _try_forward(module, shapes, source, guessed)
-    batch = torch.export.Dim("batch")
-    dynamic = tuple({0: batch} if shape else {} for shape in shapes)
-    reason = "its inputs have no batch dimension"
-    if any(dynamic):
+    module: nn.Module, examples: Examples, found: OpenSizes, source: ModelSource
+) -> tuple[ir.Model, list[str]]:
+    """The graph with as many open sizes as possible, and notes on those that are not."""
+    reason, fixed_because = found.batch_problem, ""
+    nothing = OpenSizes(frozenset(), found.batch_problem)
+    attempts = [found, found.batch, nothing]
+    if pads_by_size(module, examples, found):
+        fixed_because = MESSAGE
+        attempts = attempts[1:]
+    problem: Exception | None = None
+    for sizes in dict.fromkeys(attempts):
+        why = ""
+        inner = sizes.axes != sizes.batch.axes
         try:
-            # with a batch of 1, torch takes 1 for a constant
-            model = _run_exporter(module, _examples(module, shapes, 2), dynamic)
-            if not any(v.shape and isinstance(v.shape[0], int) for v in model.graph.inputs):
-                return model, ()
-            reason = "the module's code depends on it"
+            model = _run_exporter(module, examples, sizes)
         except Exception as error:
-            reason = _decisive_line(error)
-    try:
-        model = _run_exporter(module, _examples(module, shapes, None), None)
-    except Exception as error:
-        raise ModelError(
-            f"{source.name} cannot be exported: {_decisive_line(error)}",
-            "Rewrite the part named so that torch.export can follow it.",
-        ) from error
-    return model, (f"The batch size is fixed at {shapes[0][0] if shapes[0] else 1}: {reason}.",)
+            problem, why = error, decisive_line(error)
+        else:
+            computed = size_arithmetic(model) if inner else ""
+            same = agreement(model, module, examples, sizes)
+            if same is Agreement.NONE and not sizes.axes:
+                raise ModelError(
+                    f"The graph exported from {source.name} does not compute what the module does.",
+                    "This is an error of torch's exporter; write the part concerned differently.",
+                )
+            if computed:
+                why = f"with an open size the model would have to {computed}"
+            elif same in (Agreement.TRACED, Agreement.NONE):
+                why = "with open sizes the exported graph computes something else"
+            else:
+                return model, _notes(model, examples, found, fixed_because, reason)
+        if inner:
+            fixed_because = fixed_because or why
+        else:
+            reason = reason or why
+    raise ModelError(
+        f"{source.name} cannot be exported: {decisive_line(problem) if problem else ''}",
+        "Rewrite the part named so that torch.export can follow it.",
+    ) from problem
 
 
-def _try_forward(module: nn.Module, shapes: Shapes, source: ModelSource, guessed: bool) -> None:
-    """One ordinary call: its errors are far easier to understand than the exporter's."""
+def _notes(
+    model: ir.Model, examples: Examples, found: OpenSizes, computed: str, reason: str
+) -> list[str]:
+    notes = []
+    batches = [v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)]
+    fixed = [size for size in batches if isinstance(size, int)]
+    if fixed or not batches:
+        why = reason or "the module's code depends on it"
+        notes.append(f"The batch size is fixed at {fixed[0] if fixed else 1}: {why}.")
+    if computed:
+        shown = ", ".join(shape_text(item) for item in examples.inputs)
+        notes.append(f"The input size is fixed at {shown} (the batch apart): {computed}.")
+    return notes
+
+
+def _run_exporter(module: nn.Module, examples: Examples, sizes: OpenSizes) -> ir.Model:
     import torch
 
-    try:
-        with torch.no_grad():
-            module(*_examples(module, shapes, None))
-    except Exception as error:
-        shown = ", ".join("×".join(map(str, shape)) for shape in shapes)
-        how = "assumed" if guessed else "given"
-        raise ModelError(
-            f"{source.name} does not accept inputs of the {how} shape {shown}:"
-            f" {_describe(error, source.path)}",
-            SHAPES_HINT,
-        ) from error
-
-
-def _run_exporter(
-    module: nn.Module, examples: tuple[torch.Tensor, ...], dynamic: tuple[Any, ...] | None
-) -> ir.Model:
-    import torch
-
-    with _quiet(), torch.no_grad():
+    shapes = traced_shapes(examples, sizes)
+    dynamic = tuple(
+        {axis: torch.export.Dim.AUTO for axis in range(len(shape)) if (place, axis) in sizes.axes}
+        for place, shape in enumerate(shapes)
+    )
+    tensors = examples.tensors(shapes)
+    with (
+        interface.flat_forward(module, examples.names, examples.constants),
+        whole_recurrences(),
+        spelled_out(),
+        quiet(),
+        torch.no_grad(),
+    ):
         program = torch.onnx.export(
-            module, examples, dynamo=True, optimize=False, dynamic_shapes=dynamic, verbose=False
+            module,
+            tensors,
+            dynamo=True,
+            optimize=False,
+            dynamic_shapes=dynamic if any(dynamic) else None,
+            verbose=False,
         )
     assert program is not None
     model = program.model
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None:  # leave the module's own tensors alone
-            value.const_value = ir.tensor(value.const_value.numpy().copy(), name=name)
+    finish(model, examples.names, examples.outputs)
+    rename_sizes(model, size_names(examples.inputs, model))
     return model
 
 
+def finish(model: ir.Model, inputs: Sequence[str], outputs: Sequence[str | None]) -> None:
+    """Names of inputs and outputs as the module has them; weights as arrays, not copied.
+
+    An output that is an input, or another output too, gets a tensor of its own.
+    """
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            value.const_value = ir.tensor(value.const_value.numpy(), name=name)
+    for node in model.graph:
+        stack = node.metadata_props.get(STACK)
+        if stack:
+            node.metadata_props[STACK] = OWN_FRAME.sub("", stack)
+    taken = {v.name for v in (*model.graph.inputs, *model.graph.initializers.values())}
+    taken |= {v.name for node in model.graph for v in node.outputs}
+    seen = set(model.graph.inputs)
+    for place, value in enumerate(model.graph.outputs):
+        if value in seen or value.is_initializer():
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].name = _free(f"{value.name}_out", taken)
+            copy.outputs[0].shape, copy.outputs[0].type = value.shape, value.type
+            model.graph.append(copy)
+            model.graph.outputs[place] = copy.outputs[0]
+        seen.add(value)
+    if len(inputs) == len(model.graph.inputs):
+        _rename(list(model.graph.inputs), inputs, taken)
+    if len(outputs) == len(model.graph.outputs):
+        _rename(list(model.graph.outputs), outputs, taken)
+
+
+def _rename(values: Sequence[ir.Value], names: Sequence[str | None], taken: set[Any]) -> None:
+    for value, name in zip(values, names, strict=True):
+        if name and name != value.name:
+            taken.discard(value.name)
+            value.name = _free(name, taken)
+
+
+def _free(name: str, taken: set[Any]) -> str:
+    """`name`, or `name_1`, ... if something else has it; from now on taken."""
+    number, free = 0, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence what the exporter tells about itself; other threads may go on logging."""
     known = ("torch", "onnxscript", "onnx_ir")
     names = [name for name in logging.Logger.manager.loggerDict if name.split(".")[0] in known]
@@ -254,25 +209,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _describe(error: BaseException, file: Path) -> str:
-    """`TypeError: text (model.py:12)`: the line of the user's file where it happened."""
-    if isinstance(error, SyntaxError):
-        return f"{error.msg} ({Path(error.filename or file).name}:{error.lineno})"
-    text = str(error).strip().splitlines()
-    where = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).is_relative_to(file.resolve().parent)
-    ]
-    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}{place}"
-
-
-def _decisive_line(error: BaseException) -> str:
-    """The first line of the exception that started it all."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -7,45 +7,90 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.errors import ModelError
+from studio.graph.sources.archive import read_archive
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 SHOWN = 5
-CONTAINERS = ("state_dict", "model_state_dict", "model", "net")
+CONTAINERS = (
+    "state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params",
+    "ema", "ema_state_dict", "state_dict_ema", "model_ema", "params_ema",
+)  # fmt: skip
+"""Entries of a checkpoint that hold the weights; averaged ones only where there are no others."""
+
+PREFIXES = ("", "module.", "_orig_mod.", "model.", "net.", "network.")
+"""What DataParallel, torch.compile and training frameworks put before the names of weights."""
+
 OTHER_MODEL = "Choose the weights that belong to this model."
+ASSIGNED = 2**30
+"""Bytes of weights from which on they take the place of the module's own instead of being copied
+into them: for a moment, both have to fit into memory."""
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load `.safetensors`, `.pth` or `.pt`; every key and shape must fit.
+def load_weights(module: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load `.safetensors`, `.pth` or `.pt`; every weight of the module must be there and fit.
 
-    Raises ModelError with the first few missing, unexpected or misshapen entries.
+    Returns notes: which entries of the file the module has no use for. Raises ModelError with the
+    first few missing, unexpected or misshapen entries.
     """
-    state = read_weights(path)
     own = module.state_dict()
-    if state and all(key.startswith("module.") for key in state):  # saved by DataParallel
-        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    state = _named_as(own, read_weights(path))
+    places = {name: tensor.data_ptr() for name, tensor in own.items() if tensor.numel()}
+    given = {places[name] for name in state if name in places}  # tied weights are stored once
+    missing = [
+        k
+        for k in own
+        if k not in state and not k.endswith("num_batches_tracked") and places.get(k) not in given
+    ]
     unexpected = [key for key in state if key not in own]
     misshapen = [
         f"{key} ({_shape(state[key])} in the file, {_shape(own[key])} in the model)"
         for key in own
         if key in state and state[key].shape != own[key].shape
     ]
-    problems = [
-        f"{word}: {', '.join(keys[:SHOWN])}"
-        + (f" and {len(keys) - SHOWN} more" if keys[SHOWN:] else "")
-        for word, keys in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("wrong shape", misshapen),
-        )
-        if keys
-    ]
-    if problems:
+    if missing or misshapen or len(unexpected) == len(state):
+        problems = [
+            f"{word}: {_listed(keys)}"
+            for word, keys in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("wrong shape", misshapen),
+            )
+            if keys
+        ]
         raise ModelError(f"{path.name} does not fit the model; {'; '.join(problems)}.", OTHER_MODEL)
-    module.load_state_dict(state, strict=False)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+    tied = len(set(places.values())) < len(places)
+    same = all(state[key].dtype == own[key].dtype for key in state if key in own)
+    assign = size > ASSIGNED and same and not tied
+    module.load_state_dict(state, strict=False, assign=assign)
+    if not unexpected:
+        return ()
+    return (f"{path.name} has weights that the model does not use: {_listed(unexpected)}.",)
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(keys[:SHOWN]) + (f" and {len(keys) - SHOWN} more" if keys[SHOWN:] else "")
+
+
+def _named_as(
+    own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """`state` without the prefixes that keep its names from being those of `own`."""
+    best, matched = state, sum(key in own for key in state)
+    for first in PREFIXES:
+        for second in PREFIXES:
+            prefix = first + second
+            renamed = {
+                key.removeprefix(prefix).replace("._orig_mod.", "."): tensor
+                for key, tensor in state.items()
+            }
+            count = sum(key in own for key in renamed)
+            if count > matched and len(renamed) == len(state):
+                best, matched = renamed, count
+    return best
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -54,7 +99,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{path} does not exist.", "Check the name of the weights file.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    if path.suffix in (".pth", ".pt", ".bin"):
+    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
         return _read_torch(path)
     raise ModelError(
         f"{path.name} is not a known kind of weights file.",
@@ -78,6 +123,10 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     save = "Save only the tensors: torch.save(model.state_dict(), path), or use .safetensors."
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if zipped:
+        read_archive(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -18,6 +18,7 @@ from studio.graph.model import ModelGraph
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.sim.config import QuantConfig
+from studio.sim.found import found_encodings, uses_file
 from studio.sim.placement import place
 from studio.sim.plan import Plan
 
@@ -77,9 +78,15 @@ class Document:
         """True if every quantized tensor has an encoding."""
         return all(name in self.encodings for name in self.plan.quantized)
 
+    @property
+    def from_file(self) -> bool:
+        """True if the model came quantized and its settings keep that."""
+        return uses_file(self.graph, self.config)
+
     def with_config(self, config: QuantConfig) -> Document:
         """This document under other settings: placed anew; encodings of tensors whose settings did
-        not change are kept, results measured under the old settings are dropped."""
+        not change are kept, those of the model's file are there wherever they hold, results
+        measured under the old settings are dropped."""
         if config == self.config:
             return self
         plan = place(self.graph, config)
@@ -94,6 +101,7 @@ class Document:
             if all(source in kept for source in plan.tensors[name].bias_of or ())
             and (plan.tensors[name].tied_to or name) in kept
         }
+        kept.update(found_encodings(self.graph, plan))
         return replace(self, config=config, plan=plan, encodings=kept, evaluation=None, export=None)
 
     def with_data(self, data: DataSettings | None) -> Document:

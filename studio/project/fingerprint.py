@@ -22,9 +22,10 @@ _PLAIN = frozenset(
 
 
 def fingerprint(graph: ModelGraph) -> str:
-    """A digest of the graph's operators, their plain attributes and all constants, in hex."""
+    """A digest of the graph's operators, their plain attributes, all constants and the quantization
+    it came with, in hex."""
     digest = hashlib.blake2b(digest_size=16)
-    for node in graph.nodes():
+    for node in graph.ir.graph.all_nodes():
         plain = sorted(
             (name, repr(attribute.value))
             for name, attribute in node.attributes.items()
@@ -33,8 +34,19 @@ def fingerprint(graph: ModelGraph) -> str:
         inputs = [None if value is None else value.name for value in node.inputs]
         outputs = [value.name for value in node.outputs]
         digest.update(repr((node.domain, node.op_type, inputs, outputs, plain)).encode())
-    for name in sorted(graph.initializers):
-        array = graph.constant(name)
+    constants = dict(graph.initializers)
+    for body in graph.ir.graph.subgraphs():
+        ends = [value.name for value in (*body.inputs, *body.outputs)]
+        digest.update(repr(ends).encode())
+        constants.update(body.initializers)
+    for name in sorted(constants):
+        tensor = constants[name].const_value
+        assert tensor is not None, name
+        array = tensor.numpy()
         digest.update(repr((name, str(array.dtype), array.shape)).encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    for name, found in sorted(graph.found.items()):
+        grid = (found.axis, found.bits, found.signed, found.storage_bits)
+        digest.update(repr((name, grid, found.zero_point.tolist())).encode())
+        digest.update(found.scale.tobytes())
     return digest.hexdigest()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from studio.errors import ConfigError
 from studio.graph.model import ModelSource
+from studio.graph.sources.source import parse_inputs
+from studio.plain_json import plain
 from studio.project.document import DataSettings, Document
 from studio.sim.config import QuantConfig
 
@@ -21,24 +24,49 @@ class ModelReference(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path
+    path: Path | None = None
+    module: str | None = None
     factory: str | None = None
     weights: Path | None = None
-    input_shapes: tuple[tuple[int, ...], ...] = ()
+    inputs: tuple[str, ...] = ()
+    fixed_inputs: dict[str, Any] = Field(default_factory=dict)
+    fixed_size: bool = False
+    without: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> ModelReference:
+        if (self.path is None) == (self.module is None):
+            raise ValueError("either path or module says where the model is")
+        if self.module is not None and self.factory is None:
+            raise ValueError("module needs a factory")
+        return self
 
     @classmethod
-    def of(cls, source: ModelSource) -> ModelReference:
+    def of(cls, source: ModelSource, place: Callable[[Path], Path]) -> ModelReference:
+        """What leads to `source` again; `place` turns its files into the paths to write down."""
         return cls(
-            path=source.path,
+            path=None if source.path is None else place(source.path),
+            module=source.module,
             factory=source.factory,
-            weights=source.weights,
-            input_shapes=source.input_shapes,
+            weights=None if source.weights is None else place(source.weights),
+            inputs=tuple(map(str, source.inputs)),
+            fixed_inputs=plain(dict(source.fixed_inputs)),
+            fixed_size=source.fixed_size,
+            without=source.without,
         )
 
     def source(self, base: Path) -> ModelSource:
-        """The source, relative paths taken from the folder `base`."""
-        weights = None if self.weights is None else base / self.weights
-        return ModelSource(base / self.path, self.factory, weights, self.input_shapes)
+        """The source, relative paths taken from the folder `base`. Raises ModelError."""
+        return ModelSource(
+            path=None if self.path is None else base / self.path,
+            factory=self.factory,
+            module=self.module,
+            weights=None if self.weights is None else base / self.weights,
+            inputs=parse_inputs(self.inputs),
+            fixed_inputs=self.fixed_inputs,
+            fixed_size=self.fixed_size,
+            without=self.without,
+        )
 
 
 class Recipe(BaseModel):
@@ -63,17 +91,13 @@ def document_recipe(document: Document) -> Recipe:
     data = document.data
     if data.path is not None:
         data = data.model_copy(update={"path": data.path.absolute()})
-    steps: tuple[Step, ...] = (
-        ("calibrate", "evaluate", "export") if document.evaluation else ("calibrate", "export")
-    )
-    source = document.graph.source
-    absolute = ModelReference(
-        path=source.path.absolute(),
-        factory=source.factory,
-        weights=None if source.weights is None else source.weights.absolute(),
-        input_shapes=source.input_shapes,
-    )
-    return Recipe(model=absolute, data=data, config=document.config, steps=steps)
+    steps: tuple[Step, ...] = ("export",)
+    if document.evaluation:
+        steps = ("evaluate", *steps)
+    if document.calibration:
+        steps = ("calibrate", *steps)
+    model = ModelReference.of(document.graph.source, Path.absolute)
+    return Recipe(model=model, data=data, config=document.config, steps=steps)
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -7,13 +7,15 @@ numbers. Every step takes `emit` (what happens) and `cancel`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from studio.analysis.evaluate import evaluate as evaluate_model
+from studio.data.calls import Calls
 from studio.data.dataset import Dataset, InputSpec
 from studio.data.opening import guess_for, open_data
 from studio.data.random import RandomData
@@ -21,6 +23,8 @@ from studio.errors import ConfigError, DataError
 from studio.exporting.bundle import export_bundle
 from studio.graph.model import ModelGraph, ModelSource
 from studio.graph.open import open_model
+from studio.graph.open import prepare_again as prepare_graph_again
+from studio.graph.sources.source import ExampleInput
 from studio.jobs.events import CancelToken, Emit, Progress, Warned, silent
 from studio.project.document import Calibration, DataSettings, Document
 from studio.project.recipe import document_recipe
@@ -29,10 +33,15 @@ from studio.runtime.ops import unsupported_ops
 from studio.sim.calibration import collect_statistics
 from studio.sim.config import QuantConfig
 from studio.sim.encodings import compute_encodings
+from studio.sim.found import found_encodings
 from studio.sim.placement import place
+from studio.sim.plan import Role
 
 CACHED_BYTES = 2**20
 """Input bytes of a batch chosen by the studio; activations take some ten times as much."""
+
+FROM_THE_FILE = "the model's file"
+"""Stands for the calibration data of a model that came quantized."""
 
 LARGEST_BATCH = 64
 UNKNOWN_SIDE = 224
@@ -42,31 +51,74 @@ UNKNOWN_SIDE = 224
 def open_document(
     path: str | Path | ModelSource,
     *,
-    factory: str | None = None,
     weights: Path | None = None,
-    input_shapes: tuple[tuple[int, ...], ...] = (),
+    inputs: str | Iterable[str | ExampleInput] = (),
+    fixed_inputs: Mapping[str, Any] | None = None,
+    fixed_size: bool = False,
+    without: Sequence[str] | None = None,
     trust: bool = False,
     config: QuantConfig | None = None,
     emit: Emit = silent,
     cancel: CancelToken | None = None,
 ) -> Document:
-    """Open and prepare a model (`.onnx`, or `file.py:factory`).
+    """Open and prepare a model, see `studio.graph.open.open_model`, `without` some of the rules.
 
     Raises ModelError, UnsupportedOpsError, and ConsentRequiredError for Python without `trust`.
     """
     emit(Progress("Opening", 0, 2, "reading and preparing the model"))
     graph = open_model(
         path,
-        factory=factory,
         weights=weights,
-        input_shapes=input_shapes,
+        inputs=inputs,
+        fixed_inputs=fixed_inputs,
+        fixed_size=fixed_size,
+        without=without,
         trust=trust,
         check=unsupported_ops,
     )
     (cancel or CancelToken()).check()
     emit(Progress("Opening", 1, 2, "placing quantizers"))
     config = config or QuantConfig()
-    return Document(graph=graph, config=config, plan=place(graph, config))
+    plan = place(graph, config)
+    return Document(graph=graph, config=config, plan=plan, encodings=found_encodings(graph, plan))
+
+
+def prepare_again(
+    document: Document,
+    without: Sequence[str],
+    *,
+    emit: Emit = silent,
+    cancel: CancelToken | None = None,
+) -> Document:
+    """The document's model prepared anew without the rules named, under the same settings.
+
+    Neither reads nor executes the model's file again. Calibration is kept for the tensors that are
+    still there by name, results are dropped. Raises ConfigError and UnsupportedOpsError.
+    """
+    emit(Progress("Preparing", 0, 2, "preparing the model again"))
+    graph = prepare_graph_again(document.graph, without, check=unsupported_ops)
+    (cancel or CancelToken()).check()
+    emit(Progress("Preparing", 1, 2, "placing quantizers"))
+    calibration = document.calibration
+    if calibration is not None:
+        known = {
+            name: found for name, found in calibration.statistics.items() if graph.has_value(name)
+        }
+        if len(known) < len(calibration.statistics):
+            calibration = replace(calibration, statistics=known)
+    plan = place(graph, document.config)
+    prepared = replace(
+        document,
+        graph=graph,
+        plan=plan,
+        calibration=calibration,
+        encodings=found_encodings(graph, plan),
+        evaluation=None,
+        export=None,
+    )
+    if calibration is None:
+        return prepared
+    return refresh_encodings(prepared, emit=emit, cancel=cancel)
 
 
 def input_specs(graph: ModelGraph) -> list[InputSpec]:
@@ -109,6 +161,8 @@ def batched(graph: ModelGraph, dataset: Dataset, wanted: int | None) -> tuple[Da
 
     Raises DataError if there are fewer samples than a fixed batch size needs.
     """
+    if isinstance(dataset, Calls):
+        return dataset, 1
     specs = input_specs(graph)
     fixed = [spec.shape[0] for spec in specs if spec.shape and spec.shape[0]]
     if not fixed or fixed[0] is None:
@@ -171,10 +225,17 @@ def _candidates(document: Document) -> list[str]:
         name: settings.model_copy(update={"act_enabled": None})
         for name, settings in document.config.layers.items()
     }
-    everything = document.config.model_copy(update={"defaults": defaults, "layers": layers})
+    everything = document.config.model_copy(
+        update={"defaults": defaults, "layers": layers, "source_encodings": False}
+    )
     plan = place(document.graph, everything)
     names = {row.name for row in plan.tensors.values() if row.observed}
     names |= set(document.plan.observed)
+    names |= {
+        row.name
+        for row in document.plan.tensors.values()
+        if row.from_file and row.role in (Role.INPUT, Role.ACTIVATION)
+    }
     return [name for name in document.plan.tensors if name in names]
 
 
@@ -208,17 +269,17 @@ def export(
     """Write the artifacts to `folder` and verify them. Raises ExportError; nothing half-written."""
     _require_calibration(document)
     _, dataset, batch_size = _data(document)
-    assert document.calibration is not None
+    calibration = document.calibration or Calibration({}, FROM_THE_FILE, 0, synthetic=False)
     summary = export_bundle(
         document.graph,
         document.config,
         document.plan,
         document.encodings,
         folder,
-        statistics=document.calibration.statistics,
-        calibration_data=document.calibration.data,
-        calibration_samples=document.calibration.samples,
-        synthetic=document.calibration.synthetic,
+        statistics=calibration.statistics,
+        calibration_data=calibration.data,
+        calibration_samples=calibration.samples,
+        synthetic=calibration.synthetic,
         evaluation=document.evaluation,
         recipe=document_recipe(document).model_dump(mode="json"),
         samples=dataset,
@@ -230,5 +291,6 @@ def export(
 
 
 def _require_calibration(document: Document) -> None:
-    if document.calibration is None or not document.calibrated:
+    known = document.calibration is not None or document.from_file
+    if not (known and document.calibrated):
         raise ConfigError("The model is not calibrated yet.", "Calibrate first.")

@@ -36,13 +36,7 @@ _EVALUATION: TypeAdapter[Evaluation | None] = TypeAdapter(Evaluation | None)
 def save_project(document: Document, path: Path) -> Document:
     """Write the project file; ExportError if that is not possible."""
     base = path.parent.absolute()
-    source = document.graph.source
-    reference = ModelReference(
-        path=_relative(source.path, base),
-        factory=source.factory,
-        weights=None if source.weights is None else _relative(source.weights, base),
-        input_shapes=source.input_shapes,
-    )
+    reference = ModelReference.of(document.graph.source, lambda file: _relative(file, base))
     data = document.data
     if data is not None and data.path is not None:
         data = data.model_copy(update={"path": _relative(data.path, base)})
@@ -64,7 +58,7 @@ def load_project(
 ) -> Document:
     """Open a project file and its model.
 
-    A calibration that was made with other weights or another graph is left out, with a warning.
+    Calibration and evaluation made with other weights or another graph are left out, with a warning.
     Raises ConfigError and what `open_document` raises.
     """
     values = read_json(path, "project")
@@ -86,12 +80,15 @@ def load_project(
         data = data.model_copy(update={"path": base / data.path})
     document = open_document(source, trust=trust, config=config, emit=emit, cancel=cancel)
     document = replace(document, data=data, path=path)
-    if calibration is None:
+    if calibration is None and evaluation is None:
         return document
     if fingerprint(document.graph) != calibrated_graph:
-        emit(Warned(f"{source.name} has changed since it was calibrated: calibrate it again."))
+        again = "calibrated: calibrate" if calibration is not None else "evaluated: evaluate"
+        emit(Warned(f"{source.name} has changed since it was {again} it again."))
         return document
     document = replace(document, calibration=calibration, evaluation=evaluation)
+    if calibration is None:
+        return document
     return refresh_encodings(document, emit=emit, cancel=cancel)
 
 

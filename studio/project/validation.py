@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,32 +17,42 @@ from studio.runtime.ops import unsupported_ops
 from studio.sim.target import load_target
 
 
-def validate_document(document: Document) -> Validation:
-    """What to know about the document's model before calibrating it.
+@dataclass(frozen=True)
+class Measured:
+    """Shapes of the tensors on one sample; `failure` says why there are none."""
 
-    Sizes left open in the model are those of one sample: of the chosen data, else of random data
-    (224 a side for pictures). Where the model does not run on it, costs are unknown and a finding
-    says why.
-    """
-    graph = document.graph
-    unsupported = unsupported_ops(graph)
-    shapes: Shapes = {}
-    failure: tuple[Finding, ...] = ()
-    if not unsupported:
-        try:
-            shapes = _shapes(document)
-        except StudioError as error:
-            failure = (_not_run(error),)
-    target = load_target(document.config.target)
-    report = validate(graph, document.plan, target, shapes, unsupported)
-    return replace(report, findings=(*failure, *report.findings))
+    shapes: Shapes
+    failure: Finding | None = None
 
 
-def _shapes(document: Document) -> Shapes:
+def measure_document(document: Document) -> Measured:
+    """Run the model on one sample: of the chosen data, else of random data (224 a side for
+    pictures). What the settings are does not matter."""
+    if unsupported_ops(document.graph):
+        return Measured({})
     # torch is slow to import: only when a report is made
     from studio.runtime.shapes import measured_shapes
 
-    return measured_shapes(document.graph, _sample(document), tensors_to_measure(document.graph))
+    graph = document.graph
+    try:
+        shapes = measured_shapes(graph, _sample(document), tensors_to_measure(graph))
+    except StudioError as error:
+        return Measured({}, _not_run(error))
+    return Measured(shapes)
+
+
+def validate_document(document: Document, measured: Measured | None = None) -> Validation:
+    """What to know about the document's model before calibrating it.
+
+    `measured` is what `measure_document` found for this model and data (None: found now). Where the
+    model did not run on the sample, costs are unknown and a finding says why.
+    """
+    measured = measured or measure_document(document)
+    graph, target = document.graph, load_target(document.config.target)
+    report = validate(graph, document.plan, target, measured.shapes, unsupported_ops(graph))
+    if measured.failure is None:
+        return report
+    return replace(report, findings=(measured.failure, *report.findings))
 
 
 def _sample(document: Document) -> Mapping[str, np.ndarray]:

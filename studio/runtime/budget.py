@@ -59,7 +59,9 @@ class BudgetedReader:
 
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         size = samples(batch)
-        if self._session.fixed_batch or any(len(array) != size for array in batch.values()):
+        if self._session.fixed_batch or any(
+            array.ndim == 0 or len(array) != size for array in batch.values()
+        ):
             yield batch
             return
         start = 0
@@ -84,5 +86,5 @@ class BudgetedReader:
 
 
 def samples(batch: Batch) -> int:
-    """Number of samples in a batch of inputs."""
-    return len(next(iter(batch.values())))
+    """Number of samples in a batch of inputs (1 if they are single numbers)."""
+    return next((len(array) for array in batch.values() if array.ndim), 1)

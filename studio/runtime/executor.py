@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from studio.errors import ModelError, StudioError, UnsupportedOpsError
+from studio.errors import ModelError, UnsupportedOpsError
 from studio.graph.model import ModelGraph
 from studio.runtime.allocator import keep_freed_memory
 from studio.runtime.ops import find, unsupported_ops
 from studio.runtime.ops.dtypes import TORCH_DTYPES, from_numpy
-from studio.runtime.plan import Plan, Step, compile_plan
+from studio.runtime.plan import compile_plan
+from studio.runtime.steps import Plan
 
 Quantizer = Callable[[Tensor], Tensor]
+Feed = Tensor | np.ndarray | list[Tensor | np.ndarray] | None
 
 # Integer constants up to this many elements are shapes, axes and indices: kept on the CPU.
 _SHAPE_LIKE = 64
@@ -88,16 +92,17 @@ class Executor:
                 (self.parameters if floating else self._constants)[name] = tensor
 
     def run(
-        self, inputs: Mapping[str, Tensor | np.ndarray], outputs: Sequence[str] | None = None
+        self, inputs: Mapping[str, Feed], outputs: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
         """Values named `outputs` (the graph's outputs by default) for `inputs` by name.
 
-        Only the nodes they need are run. Raises ModelError if an input is missing or of the wrong
-        type or rank, if an output is unknown, or if a node fails.
+        A sequence is a list of tensors or arrays, an empty optional value None. Only the nodes
+        they need are run. Raises ModelError if an input is missing or of the wrong type or rank,
+        if an output is unknown, or if a node fails.
         """
         wanted = tuple(outputs) if outputs is not None else _names(self.graph.outputs)
         fed = _names(self.graph.inputs)
-        feeds = {name: self._input(name, inputs) for name in fed}
+        feeds: dict[str, Any] = {name: self._input(name, inputs) for name in fed}
         plan = self._plan(None, fed, wanted)
         for name, hook in plan.feed_hooks:
             feeds[name] = hook(feeds[name])
@@ -128,10 +133,15 @@ class Executor:
             )
         return self._plans[key]
 
-    def _input(self, name: str, inputs: Mapping[str, Tensor | np.ndarray]) -> Tensor:
+    def _input(self, name: str, inputs: Mapping[str, Feed]) -> Tensor | list[Tensor] | None:
         if name not in inputs:
             raise ModelError(f"The input '{name}' is missing.", "Feed every input of the model.")
-        value, tensor = self.graph.value(name), self._tensor(name, inputs[name])
+        fed, value = inputs[name], self.graph.value(name)
+        if fed is None or isinstance(fed, list):
+            if isinstance(value.type, ir.TensorType):
+                raise ModelError(f"The input '{name}' is not a tensor.", "Feed a tensor.")
+            return None if fed is None else [self._tensor(name, x) for x in fed]
+        tensor = self._tensor(name, fed)
         if value.dtype is not None and tensor.dtype != TORCH_DTYPES[value.dtype]:
             raise ModelError(
                 f"The input '{name}' is {tensor.dtype}, the model takes {value.dtype}.",
@@ -171,35 +181,11 @@ class Executor:
             self._quantized[name] = _Quantized(tensor, tensor._version, recording, result)
         return result
 
-    def _execute(self, plan: Plan, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        values: list[Tensor | None] = [None] * plan.size
-        for name, slot in plan.constants:
-            values[slot] = self._constant(name)
-        for name, slot in plan.feeds:
-            values[slot] = feeds[name]
-        overwrite = not torch.is_grad_enabled()
-        elsewhere = self.device.type != "cpu"
-        for step in plan.steps:
-            arguments = [None if slot < 0 else values[slot] for slot in step.inputs]
-            function = step.inplace if overwrite and step.inplace else step.function
-            try:
-                if elsewhere:
-                    arguments = _placed(arguments, step.host, self.device)
-                result = function(step.call, *arguments)
-                if isinstance(result, Tensor):
-                    result = (result,)
-                for index, slot, hook in step.outputs:
-                    tensor = result[index]
-                    values[slot] = tensor if hook is None or tensor is None else hook(tensor)
-            except StudioError:
-                raise
-            except Exception as error:
-                raise _failure(step, arguments, error) from error
-            for slot in step.free:
-                values[slot] = None
-            # The frame must not keep what the free list let go.
-            del arguments, result
-        return {name: values[slot] for name, slot in plan.results}  # type: ignore[misc]
+    def _execute(self, plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Tensor]:
+        values: dict[str, Any] = {name: self._constant(name) for name, _ in plan.constants}
+        values.update(feeds)
+        results = plan.run(values, self.device)
+        return {name: result for (name, _), result in zip(plan.results, results, strict=True)}
 
 
 def _roles(graph: ModelGraph) -> tuple[set[str], set[str]]:
@@ -209,7 +195,7 @@ def _roles(graph: ModelGraph) -> tuple[set[str], set[str]]:
     """
     kernels: set[str] = set()
     data = {value.name or "" for value in graph.outputs}
-    for node in graph.nodes():
+    for node in graph.ir.graph.all_nodes():
         known = find(node.domain, node.op_type)
         host = known.host if known else frozenset()
         names = [value.name if value is not None else None for value in node.inputs]
@@ -221,29 +207,3 @@ def _roles(graph: ModelGraph) -> tuple[set[str], set[str]]:
 
 def _names(values: Iterable) -> tuple[str, ...]:
     return tuple(value.name for value in values)
-
-
-def _placed(
-    arguments: list[Tensor | None], host: frozenset[int], device: torch.device
-) -> list[Tensor | None]:
-    """Numbers to the CPU; the rest together on the device as soon as one of them is there."""
-    data = [x for i, x in enumerate(arguments) if i not in host and x is not None]
-    together = any(x.device.type != "cpu" for x in data)
-    placed: list[Tensor | None] = []
-    for i, x in enumerate(arguments):
-        if x is None:
-            placed.append(None)
-        elif i in host:
-            placed.append(x.cpu())
-        else:
-            placed.append(x.to(device) if together else x)
-    return placed
-
-
-def _failure(step: Step, arguments: Sequence[Tensor | None], error: Exception) -> ModelError:
-    shapes = ", ".join("none" if x is None else str(list(x.shape)) for x in arguments)
-    return ModelError(
-        f"The layer '{step.node}' ({step.call.op_type}) failed on inputs of shape {shapes}: "
-        f"{type(error).__name__}: {error}",
-        "Check that the data has the shape the model expects.",
-    )

@@ -3,51 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch import Tensor
 
 from studio.errors import ModelError
 from studio.graph.model import ModelGraph
+from studio.graph.subgraphs import captured, captured_by, reads
 from studio.runtime.ops.dtypes import from_numpy
-from studio.runtime.ops.registry import Call, Op, OpFunction, find
-
-Hook = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One node ready to run.
-
-    `inputs` are slots, -1 for an input left out; `outputs` the outputs that matter as (index,
-    slot, quantizer); `free` the slots nobody reads after this step. `inplace` is set where the
-    first input's memory may take the result.
-    """
-
-    node: str
-    call: Call
-    function: OpFunction
-    inplace: OpFunction | None
-    host: frozenset[int]
-    inputs: tuple[int, ...]
-    outputs: tuple[tuple[int, int, Hook | None], ...]
-    free: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Steps over `size` slots, and which slots the named values go into and come out of."""
-
-    steps: tuple[Step, ...]
-    feeds: tuple[tuple[str, int], ...]
-    feed_hooks: tuple[tuple[str, Hook], ...]
-    constants: tuple[tuple[str, int], ...]
-    results: tuple[tuple[str, int], ...]
-    size: int
+from studio.runtime.ops.registry import Call, Op, find
+from studio.runtime.steps import Body, Hook, Plan, Step
 
 
 def compile_plan(
@@ -62,25 +29,41 @@ def compile_plan(
 
     Raises ModelError if a wanted value is unknown or needs a value that is not there.
     """
-    chosen = _needed(graph, nodes, set(fed), wanted)
-    reads = Counter(value.name for node in chosen for value in node.inputs if value is not None)
-    last = {
-        value.name: position
-        for position, node in enumerate(chosen)
-        for value in node.inputs
-        if value is not None
-    }
+    unknown = [name for name in wanted if not graph.has_value(name)]
+    if unknown:
+        raise ModelError(f"The model has no value named '{unknown[0]}'.", "Check the name.")
+    if nodes is None:
+        candidates = list(graph.nodes())
+    else:
+        candidates = [graph.node(name) for name in sorted(nodes, key=graph.position)]
+    chosen = _needed(candidates, {*fed, *graph.initializers}, wanted)
+    return _plan(chosen, graph.initializers, fed, wanted, hooks, graph.ir.opset_imports, device)
+
+
+def _plan(
+    chosen: Sequence[ir.Node],
+    initializers: Collection[str],
+    fed: Sequence[str],
+    wanted: Sequence[str],
+    hooks: Mapping[str, Hook],
+    opsets: Mapping[str, int],
+    device: torch.device,
+) -> Plan:
+    """The plan that runs the nodes `chosen`, which need nothing but what is fed or constant."""
+    inputs = [[None if value is None else value.name for value in reads(node)] for node in chosen]
+    readers = Counter(name for names in inputs for name in names if name)
+    last = {name: position for position, names in enumerate(inputs) for name in names}
     used_constants = [
         name
-        for name in dict.fromkeys([*reads, *wanted])
-        if name and name in graph.initializers and name not in fed
+        for name in dict.fromkeys([*readers, *wanted])
+        if name in initializers and name not in fed
     ]
     slots: dict[str, int] = {}
     for name in (*fed, *used_constants):
         slots[name] = len(slots)
     for node in chosen:
         for value in node.outputs:
-            if value.name and (reads[value.name] or value.name in wanted or value.name in hooks):
+            if value.name and (readers[value.name] or value.name in wanted or value.name in hooks):
                 slots.setdefault(value.name, len(slots))
     steps = []
     kept = set(wanted)
@@ -88,8 +71,7 @@ def compile_plan(
     for position, node in enumerate(chosen):
         known = find(node.domain, node.op_type)
         assert known is not None, node.op_type
-        call = _call(graph, node, device)
-        names = [None if value is None else value.name for value in node.inputs]
+        names = inputs[position]
         first = names[0] if names else None
         may_overwrite = known.inplace is not None and first in overwritable
         outputs = [
@@ -98,11 +80,11 @@ def compile_plan(
             if value.name in slots and value.name not in fed
         ]
         gone = {name for name in names if name in slots and last[name] == position}
-        gone |= {name for _, name in outputs if not reads[name]}
+        gone |= {name for _, name in outputs if name and not readers[name]}
         steps.append(
             Step(
                 node=node.name or "",
-                call=call,
+                call=_call(node, opsets, device),
                 function=known.function,
                 inplace=known.inplace if may_overwrite else None,
                 host=known.host,
@@ -111,7 +93,7 @@ def compile_plan(
                 free=tuple(sorted(slots[name] for name in gone - kept if name)),
             )
         )
-        overwritable |= _private(node, known, reads, kept, hooks)
+        overwritable |= _private(node, known, readers, kept, hooks)
     return Plan(
         steps=tuple(steps),
         feeds=tuple((name, slots[name]) for name in fed),
@@ -136,31 +118,22 @@ def _private(
 
 
 def _needed(
-    graph: ModelGraph, nodes: Sequence[str] | None, given: set[str], wanted: Sequence[str]
+    candidates: Sequence[ir.Node], given: Collection[str], wanted: Sequence[str]
 ) -> list[ir.Node]:
-    """The nodes that `wanted` depends on, in topological order."""
-    if nodes is None:
-        candidates = list(graph.nodes())
-    else:
-        candidates = [graph.node(name) for name in sorted(nodes, key=graph.position)]
+    """Those of `candidates`, in topological order, that `wanted` depends on.
 
-    def available(name: str | None) -> bool:
-        return name in given or name in graph.initializers
-
-    required = set()
-    for name in wanted:
-        if not graph.has_value(name):
-            raise ModelError(f"The model has no value named '{name}'.", "Check the name.")
-        required.add(name)
+    Raises ModelError if they need a value that is not given.
+    """
+    required = set(wanted)
     chosen = []
     for node in reversed(candidates):
-        outputs = {x.name for x in node.outputs if x.name and not available(x.name)}
+        outputs = {x.name for x in node.outputs if x.name and x.name not in given}
         if not outputs & required:
             continue
         chosen.append(node)
         required -= outputs
-        required |= {value.name for value in node.inputs if value is not None and value.name}
-    missing = sorted(name for name in required if not available(name))
+        required |= {value.name for value in reads(node) if value is not None and value.name}
+    missing = sorted(name for name in required if name not in given)
     if missing:
         raise ModelError(
             f"Values that the layers to run need are missing: {', '.join(missing)}.",
@@ -169,16 +142,50 @@ def _needed(
     return chosen[::-1]
 
 
-def _call(graph: ModelGraph, node: ir.Node, device: torch.device) -> Call:
+def _call(node: ir.Node, opsets: Mapping[str, int], device: torch.device) -> Call:
     outputs = list(node.outputs)
     while outputs and not outputs[-1].name:
         outputs.pop()
+    places = {value: place for place, value in enumerate(captured(node))}
+    attributes = {
+        name: _body(attribute.as_graph(), places, opsets, device)
+        if attribute.type == ir.AttributeType.GRAPH
+        else _attribute(attribute)
+        for name, attribute in node.attributes.items()
+    }
     return Call(
         op_type=node.op_type,
-        opset=graph.ir.opset_imports.get(node.domain, 0),
-        attributes={name: _attribute(attr) for name, attr in node.attributes.items()},
+        opset=opsets.get(node.domain, 0),
+        attributes=attributes,
         outputs=len(outputs),
         types=tuple(None if value is None else value.dtype for value in node.inputs),
+        device=device,
+    )
+
+
+def _body(
+    graph: ir.Graph,
+    places: Mapping[ir.Value, int],
+    opsets: Mapping[str, int],
+    device: torch.device,
+) -> Body:
+    """The subgraph `graph` of a node that captures values at `places`."""
+    inputs = tuple(value.name or "" for value in graph.inputs)
+    outside = tuple((value.name or "", places[value]) for value in captured_by(graph))
+    fed = tuple(dict.fromkeys([*inputs, *(name for name, _ in outside)]))
+    wanted = tuple(value.name or "" for value in graph.outputs)
+    constants = {}
+    for name, value in graph.initializers.items():
+        assert value.const_value is not None, name
+        tensor = from_numpy(value.const_value.numpy()).clone()
+        constants[name] = tensor.to(device) if tensor.is_floating_point() else tensor
+    chosen = _needed(list(graph), {*fed, *constants}, wanted)
+    return Body(
+        plan=_plan(chosen, constants, fed, wanted, {}, opsets, device),
+        inputs=inputs,
+        captures=outside,
+        constants=constants,
+        outputs=tuple((value.dtype, value.shape) for value in graph.outputs),
         device=device,
     )
 

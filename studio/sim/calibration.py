@@ -31,6 +31,8 @@ class _Observation:
     def add(self, name: str, array: np.ndarray) -> None:
         import torch
 
+        if not array.size:
+            return
         low, high = (float(value) for value in torch.aminmax(torch.from_numpy(array)))
         if not (math.isfinite(low) and math.isfinite(high)):
             raise DataError(
@@ -47,6 +49,11 @@ class _Observation:
             values = np.concatenate(self._waiting)
             self._histogram.add(values, self.minimum, self.maximum)
             self._waiting.clear()
+
+    @property
+    def seen(self) -> bool:
+        """True once the tensor had any element."""
+        return self.minimum <= self.maximum
 
     def result(self) -> TensorStatistics:
         self._count()
@@ -78,7 +85,8 @@ def collect_statistics(
     """Statistics of `tensors` (float32) over `batches` of inputs (`total` samples in all).
 
     Emits `Progress` in samples and the ranges so far after every batch. Raises DataError for values
-    that are not finite or when there was no batch, CancelledError when cancelled.
+    that are not finite, for a tensor that is always empty or when there was no batch,
+    CancelledError when cancelled.
     """
     from studio.runtime.budget import BudgetedReader, samples
     from studio.runtime.session import float_session
@@ -103,13 +111,20 @@ def collect_statistics(
         raise DataError(
             "There is no sample to calibrate on.", "Choose a folder with images or arrays."
         )
+    for name, observation in observed.items():
+        if not observation.seen:
+            raise DataError(
+                f"The tensor {name} is empty for every sample.",
+                "Calibrate on data for which it is not, or switch its layer's activations off.",
+            )
     return {name: observation.result() for name, observation in observed.items()}
 
 
 def _ranges(batch: int, observed: Mapping[str, _Observation]) -> TensorRanges:
+    seen = {name: observation for name, observation in observed.items() if observation.seen}
     return TensorRanges(
         batch,
-        tuple(observed),
-        tuple(observation.minimum for observation in observed.values()),
-        tuple(observation.maximum for observation in observed.values()),
+        tuple(seen),
+        tuple(observation.minimum for observation in seen.values()),
+        tuple(observation.maximum for observation in seen.values()),
     )

@@ -41,7 +41,9 @@ class QuantConfig(BaseModel):
     """The configuration a user edits; versioned JSON.
 
     `defaults` overrules the target for all layers; `layers` maps a layer's name, or a pattern with
-    `*`, `?` or `[...]`, to its settings: later entries win over earlier ones.
+    `*`, `?` or `[...]`, to its settings: later entries win over earlier ones. `source_encodings`
+    keeps the encodings of a model that came quantized for all that no setting changes; without it,
+    such a model is placed anew like a float one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,6 +51,7 @@ class QuantConfig(BaseModel):
     version: Literal[1] = 1
     target: str = "onnxruntime"
     bias: Literal["int32", "float"] | None = None
+    source_encodings: bool = True
     defaults: LayerSettings = LayerSettings()
     layers: Mapping[str, LayerSettings] = {}
 

@@ -15,6 +15,7 @@ from studio.jobs.events import CancelToken
 from studio.quant.encoding import Encoding, encoding_from_range
 from studio.quant.observers import OBSERVERS, weight_encoding
 from studio.quant.statistics import TensorStatistics
+from studio.sim.found import found_encoding
 from studio.sim.plan import Plan, QuantSpec, Role, TensorPlan
 
 LARGEST_BIAS = 2**31 - 2**15
@@ -31,8 +32,8 @@ def compute_encodings(
 ) -> dict[str, Encoding]:
     """Encoding of every quantized tensor of `plan` that can be known, in graph order.
 
-    Weights and constants need no statistics; an activation without statistics has no entry, nor has
-    a bias behind it. A bias that would overflow int32 at input scale x weight scale enlarges the
+    Weights, constants and what the model's file says need no statistics; another activation without
+    statistics has no entry, nor has a bias behind it. A bias that would overflow int32 at input scale x weight scale enlarges the
     weight scale of its channels (fused integer kernels ignore any other bias scale).
     """
     encodings: dict[str, Encoding] = {}
@@ -40,16 +41,17 @@ def compute_encodings(
     for row in rows:
         if cancel is not None:
             cancel.check()
-        if row.tied_to is None and row.bias_of is None:
+        if row.from_file or (row.tied_to is None and row.bias_of is None):
             encoding = _own_encoding(graph, row, statistics)
             if encoding is not None:
                 encodings[row.name] = encoding
     for row in rows:
         if row.tied_to in encodings:
             encodings[row.name] = encodings[row.tied_to]
-    biases = [row for row in rows if row.bias_of and all(name in encodings for name in row.bias_of)]
-    for row in biases:
-        _make_room_for_bias(graph, row, encodings)
+    for row in rows:
+        known = row.bias_of and all(name in encodings for name in row.bias_of)
+        if known and not row.from_file:
+            _make_room_for_bias(graph, row, encodings)
     encodings.update(bias_encodings(plan, encodings))
     return {row.name: encodings[row.name] for row in rows if row.name in encodings}
 
@@ -58,6 +60,8 @@ def _own_encoding(
     graph: ModelGraph, row: TensorPlan, statistics: Mapping[str, TensorStatistics]
 ) -> Encoding | None:
     assert row.spec is not None
+    if row.from_file:
+        return found_encoding(graph.found[row.name])
     if row.role in (Role.WEIGHT, Role.CONSTANT):
         return _constant_encoding(graph, row.name, row.spec)
     if row.spec.fixed_range is not None:

@@ -6,13 +6,18 @@ the simulator obeys it, the exporters read it.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from studio.graph.model import ModelGraph, is_constant
+from studio.graph.patterns import block_of, float_reason
+from studio.graph.subgraphs import captured, reads
 from studio.quant.grid import Grid
 from studio.sim import op_rules
+from studio.sim.bodies import reason_within, role_of_constant, tensors_within
 from studio.sim.config import LayerSettings, QuantConfig
-from studio.sim.fusion import fused_groups
+from studio.sim.found import as_in_file, uses_file
+from studio.sim.fusion import FusedGroup, Unit, fused_groups
 from studio.sim.plan import Layer, Plan, QuantSpec, Role, TensorPlan
 from studio.sim.settings import ResolvedSettings, SettingsResolver
 from studio.sim.target import Target, load_target
@@ -20,7 +25,9 @@ from studio.sim.target import Target, load_target
 
 def place(graph: ModelGraph, config: QuantConfig) -> Plan:
     """One row per tensor and per layer of `graph` under `config`; ConfigError for a bad target."""
-    return _Placement(graph, config, load_target(config.target)).run()
+    placement = _Placement(graph, config, load_target(config.target))
+    plan = placement.run()
+    return as_in_file(graph, config, plan, placement.settings) if uses_file(graph, config) else plan
 
 
 class _Placement:
@@ -41,8 +48,11 @@ class _Placement:
         for value in self.graph.inputs:
             name = value.name or ""
             self._place_input(value, f"{name} (input)" if name in nodes else name)
-        for group in fused_groups(self.graph, self.target.fusions):
+        rounded = self.graph.found if uses_file(self.graph, self.config) else ()
+        for group in fused_groups(self.graph, self.target.fusions, rounded):
             self._place_group(group)
+        for node in self.graph.nodes():
+            self._leave_captured(node)
         for name in self.graph.initializers:
             if name not in self.tensors:
                 self._leave(name, Role.CONSTANT, "", "not read by any layer")
@@ -54,8 +64,8 @@ class _Placement:
     def _graph_order(self) -> list[str]:
         order = [value.name for value in self.graph.inputs]
         for node in self.graph.nodes():
-            order += [value.name for value in node.inputs if value is not None]
-            order += [value.name for value in node.outputs]
+            order += [value.name for value in reads(node) if value is not None]
+            order += [*tensors_within(node), *(value.name for value in node.outputs)]
         return [
             name
             for name in dict.fromkeys([*order, *self.graph.initializers])
@@ -88,39 +98,41 @@ class _Placement:
             )
         )
 
-    def _place_group(self, group: tuple[ir.Node, ...]) -> None:
-        head, last = group[0], group[-1]
-        layer = head.name or ""
+    def _place_group(self, group: FusedGroup) -> None:
+        nodes, layer = group.nodes, group.name
+        head, last = nodes[0], nodes[-1]
         settings = self._resolve(layer)
-        weight = op_rules.weight(head)
-        biases = _biases(group) if weight is not None else []
-        if weight is not None:
+        weights = op_rules.weights(head)
+        biases = _biases(group) if weights else []
+        for weight in weights:
             self._place_weight(head, weight, layer, settings)
         for bias in biases:
-            assert weight is not None
-            self._place_bias(bias, head.inputs[0], weight, layer)
-        title = " + ".join(node.op_type for node in group)
-        for node in group[:-1]:
-            reason = f"inside {title}: runs as one kernel"
-            self._leave(node.outputs[0].name or "", Role.ACTIVATION, layer, reason)
-        inputs, constants = self._place_operands(group, [weight, *biases], layer, settings)
+            self._place_bias(bias, head, weights[0], layer)
+        unity = "one layer" if group.recognised else "runs as one kernel"
+        for node in nodes[:-1]:
+            for value in node.outputs:
+                if value.name:
+                    reason = _not_quantizable(value) or f"inside {group.title}: {unity}"
+                    self._leave(value.name, Role.ACTIVATION, layer, reason)
+        inputs, constants = self._place_operands(group, [*weights, *biases], layer, settings)
         outputs = [
-            self._place_output(last, value, layer, settings)
+            self._place_output(group, value, layer, settings)
             for value in last.outputs
             if value.name  # an optional output that nobody wants has no name
         ]
         first = outputs[0]
-        follows = first.name in self._followers(last)
-        has_weight = weight is not None and not _not_quantizable(weight)
-        has_act = not follows and self._can_quantize_output(last)
+        follows = first.name in self._followers(group)
+        has_weight = any(not _not_quantizable(weight) for weight in weights)
+        has_act = not follows and self._can_quantize_output(group)
         applies = _applying(settings, has_weight, has_act)
+        block = block_of(head)
         self.layers.append(
             Layer(
                 name=layer,
-                ops=tuple(node.op_type for node in group),
-                nodes=tuple(node.name or "" for node in group),
+                ops=tuple(node.op_type for node in nodes),
+                nodes=tuple(node.name or "" for node in nodes),
                 inputs=inputs,
-                weights=(*([weight.name or ""] if weight is not None else []), *constants),
+                weights=(*(weight.name or "" for weight in weights), *constants),
                 bias=biases[0].name if biases else None,
                 outputs=tuple(row.name for row in outputs),
                 settings=applies,
@@ -129,29 +141,44 @@ class _Placement:
                 ),
                 follows=(first.tied_to or _first_input(last)) if follows else None,
                 note="" if first.spec else first.reason,
+                kind=group.title if group.recognised else "",
+                block=None if block is None else (block.kind, block.name),
             )
         )
 
     def _place_operands(
         self,
-        group: tuple[ir.Node, ...],
-        placed: list[ir.Value | None],
+        group: FusedGroup,
+        placed: list[ir.Value],
         layer: str,
         settings: ResolvedSettings,
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Place constant operands other than those already `placed`: (activations read from
         outside the group, constants that are quantized)."""
-        interior = {node.outputs[0] for node in group[:-1]}
+        interior = {value for node in group.nodes[:-1] for value in node.outputs}
         inputs, constants = [], []
-        for node in group:
-            for slot, operand in enumerate(node.inputs):
+        for unit, node in group.members:
+            for slot, operand in enumerate(reads(node)):
                 if operand is None or operand in interior or operand in placed:
                     continue
                 if not is_constant(operand):
                     inputs.append(operand.name or "")
-                elif self._place_constant(node, slot, operand, layer, settings).spec:
+                elif (
+                    slot < len(node.inputs)
+                    and self._place_constant(unit, node, slot, operand, layer, settings).spec
+                ):
                     constants.append(operand.name or "")
         return tuple(dict.fromkeys(inputs)), tuple(dict.fromkeys(constants))
+
+    def _leave_captured(self, node: ir.Node) -> None:
+        """Nothing inside `node` is quantized, nor are the constants that are read there alone."""
+        reason = reason_within(node)
+        for name, role in tensors_within(node).items():
+            self._leave(name, role, node.name or "", reason)
+        for value in captured(node):
+            if is_constant(value) and value.name not in self.tensors:
+                role = role_of_constant(value)
+                self._leave(value.name or "", role, node.name or "", f"read {reason}")
 
     # --- tensors --------------------------------------------------------------------------------
 
@@ -215,17 +242,17 @@ class _Placement:
         spec = QuantSpec(grid, axis, values.weight_observer)
         self._put(TensorPlan(name, Role.WEIGHT, layer, spec, reason))
 
-    def _place_bias(
-        self, value: ir.Value, data: ir.Value | None, weight: ir.Value, layer: str
-    ) -> None:
+    def _place_bias(self, value: ir.Value, head: ir.Node, weight: ir.Value, layer: str) -> None:
         name = value.name or ""
         if name in self.tensors:
             return
-        source = "" if data is None else data.name or ""
+        source = _first_input(head)
         weight_row, input_row = self.tensors[weight.name or ""], self.tensors.get(source)
         reason = ""
         if (self.config.bias or self.target.bias) == "float":
             reason = "biases stay float by setting"
+        elif head.op_type in self.target.float_bias_ops:
+            reason = self.target.float_bias_ops[head.op_type]
         elif input_row is None or input_row.spec is None:
             reason = "stays float because the layer's input is not quantized"
         elif weight_row.spec is None:
@@ -246,18 +273,26 @@ class _Placement:
         )
 
     def _place_constant(
-        self, node: ir.Node, slot: int, value: ir.Value, layer: str, settings: ResolvedSettings
+        self,
+        unit: Unit,
+        node: ir.Node,
+        slot: int,
+        value: ir.Value,
+        layer: str,
+        settings: ResolvedSettings,
     ) -> TensorPlan:
         """Quantize a constant operand like an activation, unless it is a parameter of the op."""
         name = value.name or ""
         if name in self.tensors:
             return self.tensors[name]
         reason = _not_quantizable(value)
-        if not reason and slot not in op_rules.data_slots(node):
-            reason = f"parameter of {node.op_type}, used in float"
+        if not reason and (unit.kind or slot not in op_rules.data_slots(node)):
+            reason = f"parameter of {unit.label}, used in float"
         reason = reason or self.target.float_ops.get(node.op_type, "")
         if not reason and not settings.values.act_enabled:
             reason = "switched off with the layer's output"
+        if not reason and not _is_finite(value):
+            reason = "holds infinite values, as masks do"
         if reason:
             return self._leave(name, Role.CONSTANT, layer, reason)
         spec = QuantSpec(self._act_spec(settings.values, None).grid, None, "minmax")
@@ -266,26 +301,28 @@ class _Placement:
 
     # --- outputs --------------------------------------------------------------------------------
 
-    def _can_quantize_output(self, node: ir.Node) -> bool:
-        return node.op_type not in self.target.float_ops and not _not_quantizable(node.outputs[0])
+    def _can_quantize_output(self, group: FusedGroup) -> bool:
+        last = group.units[-1]
+        first = next(value for value in last.last.outputs if value.name)
+        return last.label not in self.target.float_ops and not _not_quantizable(first)
 
-    def _followers(self, node: ir.Node) -> set[str | None]:
-        """Outputs of `node` that use the encoding of its input."""
-        follow = self.target.follow_ops
-        if node.op_type not in follow.exact | follow.within_range:
+    def _followers(self, group: FusedGroup) -> set[str | None]:
+        """Outputs of the group that use the encoding of its input."""
+        follow, last = self.target.follow_ops, group.units[-1]
+        if last.label not in follow.exact | follow.within_range:
             return set()
-        return {value.name for value in node.outputs if not _not_quantizable(value)}
+        return {value.name for value in last.last.outputs if not _not_quantizable(value)}
 
     def _place_output(
-        self, node: ir.Node, value: ir.Value, layer: str, settings: ResolvedSettings
+        self, group: FusedGroup, value: ir.Value, layer: str, settings: ResolvedSettings
     ) -> TensorPlan:
-        name = value.name or ""
-        if node.op_type in self.target.float_ops:
-            reason = _not_quantizable(value) or self.target.float_ops[node.op_type]
+        name, label = value.name or "", group.units[-1].label
+        if label in self.target.float_ops:
+            reason = _not_quantizable(value) or self.target.float_ops[label]
             return self._leave(name, Role.ACTIVATION, layer, reason)
-        if name in self._followers(node):
-            return self._follow(node, name, layer)
-        return self._activation(value, Role.ACTIVATION, layer, settings, node.op_type)
+        if name in self._followers(group):
+            return self._follow(group.nodes[-1], name, layer)
+        return self._activation(value, Role.ACTIVATION, layer, settings, label)
 
     def _follow(self, node: ir.Node, name: str, layer: str) -> TensorPlan:
         source = _first_input(node)
@@ -318,24 +355,30 @@ def _first_input(node: ir.Node) -> str:
     return node.inputs[0].name or "" if node.inputs and node.inputs[0] is not None else ""
 
 
-def _biases(group: tuple[ir.Node, ...]) -> list[ir.Value]:
+def _biases(group: FusedGroup) -> list[ir.Value]:
     """The bias of the head, or the constant an Add fused behind a MatMul adds."""
-    head = group[0]
+    head, *others = group.nodes
     own = op_rules.bias(head)
     if own is not None:
         return [own]
-    if head.op_type == "MatMul" and len(group) > 1 and group[1].op_type == "Add":
-        return [value for value in group[1].inputs if value is not None and is_constant(value)]
+    if head.op_type == "MatMul" and others and others[0].op_type == "Add":
+        return [value for value in others[0].inputs if value is not None and is_constant(value)]
     return []
 
 
+def _is_finite(value: ir.Value) -> bool:
+    return value.const_value is None or bool(np.isfinite(value.const_value.numpy()).all())
+
+
 def _not_quantizable(value: ir.Value) -> str:
-    """Why a tensor of this type cannot be quantized; empty if it can."""
+    """Why a tensor cannot be quantized, by its type or its use; empty if it can."""
     if value.dtype is None:
         return "its type is not known"
+    if not isinstance(value.type, ir.TensorType):
+        return "a sequence of tensors, not a tensor"
     if value.dtype != ir.DataType.FLOAT:
         return f"{value.dtype.name.lower()} values, not float32"
-    return ""
+    return float_reason(value)
 
 
 def _one_value_per_channel(value: ir.Value) -> bool:

@@ -10,6 +10,10 @@ from studio.quant.grid import Grid
 from studio.sim.config import LayerSettings
 
 
+FROM_FILE = "file"
+"""Observer of a tensor whose encoding the model's file gives: nothing is observed."""
+
+
 class Role(StrEnum):
     """What a tensor is in the network."""
 
@@ -25,12 +29,15 @@ class QuantSpec:
     """How a tensor is quantized: grid, channel axis (None: per tensor), and where ranges come from.
 
     `fixed_range` replaces the observer where the op bounds its output (Sigmoid: 0 to 1).
+    `storage_bits` is the size of the integers in a file that came quantized (None: the exporter
+    chooses).
     """
 
     grid: Grid
     axis: int | None
     observer: str
     fixed_range: tuple[float, float] | None = None
+    storage_bits: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,10 +58,16 @@ class TensorPlan:
     bias_of: tuple[str, str] | None = None
 
     @property
+    def from_file(self) -> bool:
+        """True if the model's file says how this tensor is quantized."""
+        return self.spec is not None and self.spec.observer == FROM_FILE
+
+    @property
     def observed(self) -> bool:
         """True if calibration has to range this tensor on data."""
         return (
             self.spec is not None
+            and not self.from_file
             and self.tied_to is None
             and self.spec.fixed_range is None
             and self.role in (Role.INPUT, Role.ACTIVATION)
@@ -68,6 +81,8 @@ class Layer:
     name: stable and unique. ops: op types in order, `("Conv", "Clip")`; `("Input",)` for a graph
     input. nodes: their names. inputs: the activation tensors read. weights: quantizable constants
     read (weight first). bias: the bias tensor or None. outputs: the tensors the layer produces.
+    kind: what people call operators that were recognised as one layer (LayerNorm), else "". block:
+    kind and name of the recognised block the layer belongs to (an attention), else None.
     settings: resolved, every field filled in that applies. changed: keys the user has set for this
     very layer. editable_act: False where the output follows another tensor (`follows` names it) or
     is not quantized at all (`note` says why).
@@ -84,11 +99,13 @@ class Layer:
     changed: frozenset[str] = frozenset()
     follows: str | None = None
     note: str = ""
+    kind: str = ""
+    block: tuple[str, str] | None = None
 
     @property
     def title(self) -> str:
-        """Ops as shown to the user: `Conv + Clip`."""
-        return " + ".join(self.ops)
+        """What the layer is, as shown to the user: `Conv + Clip`, `LayerNorm`, `Linear + Relu`."""
+        return self.kind or " + ".join(self.ops)
 
     @property
     def output(self) -> str:

@@ -15,12 +15,18 @@ import numpy as np
 import onnx_ir as ir
 
 from studio.errors import ExportError
+from studio.graph.edit import bypass
 from studio.graph.model import ModelGraph
 from studio.graph.opset import convert_opset
+from studio.graph.quantized.activations import BRANCH
+from studio.graph.quantized.found import BITS_NOTE
 from studio.quant.encoding import Encoding
-from studio.sim.plan import Plan, Role
+from studio.sim.found import constant_integers
+from studio.sim.plan import Plan, Role, TensorPlan
 
 _CONTAINERS = {
+    (2, True): (ir.DataType.INT2, ml_dtypes.int2),
+    (2, False): (ir.DataType.UINT2, ml_dtypes.uint2),
     (4, True): (ir.DataType.INT4, ml_dtypes.int4),
     (4, False): (ir.DataType.UINT4, ml_dtypes.uint4),
     (8, True): (ir.DataType.INT8, np.int8),
@@ -49,15 +55,17 @@ def dequantized_name(tensor: str, is_output: bool) -> str:
 
 
 def required_opset(plan: Plan, weight_storage_bits: int) -> int:
-    """Lowest opset with the integer types `plan` needs: 13, or 21 for 4- and 16-bit types.
+    """Lowest opset with the integer types `plan` needs: 13, 21 for 4- and 16-bit, 25 for 2-bit ones.
 
-    (ONNX operators QuantizeLinear-13, QuantizeLinear-21.)
+    (ONNX operators QuantizeLinear-13, QuantizeLinear-21, QuantizeLinear-25.)
     """
     containers = {
-        _container(tensor.spec.grid.bits, weight_storage_bits if _is_constant(tensor.role) else 8)
+        _container(tensor, weight_storage_bits)
         for tensor in plan.tensors.values()
         if tensor.spec is not None
     }
+    if 2 in containers:
+        return 25
     return 21 if containers & {4, 16} else 13
 
 
@@ -86,14 +94,16 @@ def insert_qdq(
     for name in plan.quantized:
         encoding = encodings[name]
         value = builder.values[name]
-        if _is_constant(plan.tensors[name].role):
-            if constants is Constants.FLOAT:
-                _replace_constant(value, encoding)
-            else:
-                bits = _container(encoding.grid.bits, weight_storage_bits)
-                builder.dequantize_constant(value, encoding, bits)
+        row = plan.tensors[name]
+        bits = _container(row, weight_storage_bits)
+        if not _is_constant(row.role):
+            builder.quantize_activation(value, encoding, bits)
+            continue
+        integers = constant_integers(graph, row, encoding)
+        if constants is Constants.FLOAT:
+            _replace_constant(value, encoding.dequantize(integers))
         else:
-            builder.quantize_activation(value, encoding)
+            builder.dequantize_constant(value, encoding, bits, integers)
     builder.finish()
     return copy
 
@@ -102,16 +112,17 @@ def _is_constant(role: Role) -> bool:
     return role in (Role.WEIGHT, Role.BIAS, Role.CONSTANT)
 
 
-def _container(bits: int, smallest: int) -> int:
-    """Bits of the ONNX integer type that holds `bits` bits."""
-    return next(size for size in (4, 8, 16, 32) if size >= bits and (size >= smallest))
+def _container(row: TensorPlan, weight_storage_bits: int) -> int:
+    """Bits of the ONNX integer type that holds the integers of `row`; as in the file it came in."""
+    assert row.spec is not None
+    if row.spec.storage_bits is not None:
+        return row.spec.storage_bits
+    smallest = weight_storage_bits if _is_constant(row.role) else 8
+    return next(size for size in (4, 8, 16, 32) if size >= row.spec.grid.bits and size >= smallest)
 
 
-def _replace_constant(value: ir.Value, encoding: Encoding) -> None:
-    assert value.const_value is not None
-    value.const_value = ir.tensor(
-        encoding.quantize_dequantize(value.const_value.numpy()), name=value.name
-    )
+def _replace_constant(value: ir.Value, array: np.ndarray) -> None:
+    value.const_value = ir.tensor(array, name=value.name)
 
 
 class _Builder:
@@ -143,29 +154,30 @@ class _Builder:
             self.constant(f"{name}_zero_point", encoding.zero_point.astype(array_type), dtype),
         )
 
-    def dequantize_constant(self, value: ir.Value, encoding: Encoding, bits: int) -> None:
+    def dequantize_constant(
+        self, value: ir.Value, encoding: Encoding, bits: int, integers: np.ndarray
+    ) -> None:
         """Replace a float constant by its integers and a DequantizeLinear."""
         name = value.name or ""
-        assert value.const_value is not None
         dtype, array_type = _CONTAINERS[bits, encoding.grid.signed]
-        integers = encoding.quantize(value.const_value.numpy()).astype(array_type)
-        quantized = self.constant(quantized_name(name), integers, dtype)
+        quantized = self.constant(quantized_name(name), integers.astype(array_type), dtype)
         scale, zero_point = self._parameters(name, encoding, bits)
         # A bias has no zero point: onnxruntime's fused kernels do not look for one.
         inputs = [quantized, scale] if bits == 32 else [quantized, scale, zero_point]
         if bits == 32:
             del self.graph.initializers[zero_point.name or ""]
         node = ir.node("DequantizeLinear", inputs, _axis(encoding), name=f"{name}_DequantizeLinear")
+        if encoding.grid.bits < bits:
+            node.metadata_props[BITS_NOTE] = str(encoding.grid.bits)
         _describe(node.outputs[0], dequantized_name(name, False), ir.DataType.FLOAT, value.shape)
         value.replace_all_uses_with(node.outputs[0])
         self.graph.insert_before(self.graph[0], node)
         del self.graph.initializers[name]
 
-    def quantize_activation(self, value: ir.Value, encoding: Encoding) -> None:
+    def quantize_activation(self, value: ir.Value, encoding: Encoding, bits: int) -> None:
         """Put Q (Clip) DQ behind `value`; every reader gets the rounded tensor."""
         name = value.name or ""
         grid = encoding.grid
-        bits = _container(grid.bits, 8)
         dtype, array_type = _CONTAINERS[bits, grid.signed]
         uses = list(value.uses())
         is_output = value.is_graph_output()
@@ -173,7 +185,8 @@ class _Builder:
         nodes: list[ir.Node] = []
 
         def add(op: str, inputs: list[ir.Value], dtype: ir.DataType, output: str) -> ir.Value:
-            node = ir.node(op, inputs, name=f"{name}_{op}")
+            attributes = {} if op == "Clip" else _axis(encoding)
+            node = ir.node(op, inputs, attributes, name=f"{name}_{op}")
             _describe(node.outputs[0], output, dtype, value.shape)
             nodes.append(node)
             return node.outputs[0]
@@ -185,10 +198,10 @@ class _Builder:
             ]
 
         result = value
-        if 8 < grid.bits < 16:
+        if 8 < grid.bits < bits:
             limits = bounds(encoding.minimum, encoding.maximum, ir.DataType.FLOAT, np.float32)
             result = add("Clip", [result, *limits], ir.DataType.FLOAT, f"{name}_clipped")
-        if grid.bits < 8:
+        if grid.bits < bits == 8:
             result = add("QuantizeLinear", [result, scale, zero_point], dtype, f"{name}_saturated")
             limits = bounds(grid.qmin, grid.qmax, dtype, array_type)
             result = add("Clip", [result, *limits], dtype, quantized_name(name))
@@ -212,7 +225,13 @@ class _Builder:
             self.graph.insert_after(producer, nodes)
 
     def finish(self) -> None:
-        """Order the nodes."""
+        """Order the nodes. An Identity that only stands for a Q/DQ pair has done its work."""
+        for node in list(self.graph):
+            if BRANCH in node.metadata_props and not node.outputs[0].is_graph_output():
+                source = node.inputs[0]
+                readers = [use.node.op_type for use in node.outputs[0].uses()]
+                if source is not None and "QuantizeLinear" in readers:
+                    bypass(node, source)
         self.graph.sort()
 
 

@@ -69,6 +69,7 @@ class Target(_Rule):
     fusions: tuple[tuple[str, ...], ...]
     follow_ops: FollowOps
     float_ops: Mapping[str, str]
+    float_bias_ops: Mapping[str, str] = {}
     fixed_ranges: Mapping[str, tuple[float, float]]
     integer_ops: Mapping[str, Mapping[str, str]] | None = None
     static_shapes: bool = False

@@ -102,7 +102,7 @@ def test_python_code_asks_first(window, qtbot, tmp_path):
     assert dialog.factory.text() == "make_net"
     QTest.keyClick(dialog.factory, Qt.Key.Key_Return)  # neither runs the code nor closes
     assert dialog.isVisible()
-    dialog.shapes.setText("1,1,many")
+    dialog.inputs.setText("1,1,many")
     dialog.run.click()
     assert dialog.isVisible()
     assert "1,1,many" in dialog.problem.text()
@@ -111,7 +111,7 @@ def test_python_code_asks_first(window, qtbot, tmp_path):
     assert window.session.document is None
     window.files.open_path(source)
     dialog = visible(ConsentDialog)
-    dialog.shapes.setText("1,1,8,8")
+    dialog.inputs.setText("1,1,8,8")
     dialog.run.click()
     qtbot.waitUntil(lambda: window.session.document is not None, timeout=60000)
     assert marker.exists()

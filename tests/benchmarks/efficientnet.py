@@ -47,12 +47,13 @@ def lite0():
 def capture() -> tuple[torch.nn.Module, ModelGraph]:
     from studio.graph.model import ModelSource
     from studio.graph.open import open_model
-    from studio.graph.torch_module import build_module
+    from studio.graph.sources.python_source import build_module
+    from studio.graph.sources.source import parse_inputs
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lite0.py"
         path.write_text(FACTORY, encoding="utf-8")
-        source = ModelSource(path, "lite0", None, ((1, 3, 224, 224),))
+        source = ModelSource(path, "lite0", inputs=parse_inputs("1,3,224,224"))
         return build_module(source), open_model(source, trust=True)
 
 

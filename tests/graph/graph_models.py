@@ -12,7 +12,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from studio.graph.model import ModelGraph, ModelSource
-from studio.graph.torch_module import capture
+from studio.graph.sources.load import load
+from studio.graph.sources.source import ExampleInput
 
 
 def run(model: onnx.ModelProto | Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
@@ -71,8 +72,8 @@ def export(module: torch.nn.Module, *shapes: tuple[int, ...], folder: Path) -> M
         "    return torch.load(path, weights_only=False)\n"
     )
     torch.save(module, folder / "module.pth")
-    source = ModelSource(folder / "model_file.py", "make", None, shapes)
-    return capture(source, trust=True)
+    inputs = tuple(ExampleInput(shape) for shape in shapes)
+    return load(ModelSource(folder / "model_file.py", "make", inputs=inputs), trust=True)
 
 
 def node(op: str, inputs: list[str], outputs: list[str], **attributes: object) -> onnx.NodeProto:

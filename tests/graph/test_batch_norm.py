@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,10 +173,13 @@ def test_weights_shared_by_two_convs_are_folded_for_one_only() -> None:
 
 
 def refuses(model: object, reason: str) -> None:
+    """It becomes a Mul and an Add, and the change says why."""
     graph = prepare(as_graph(model))
-    assert "BatchNormalization" in ops(graph)
-    assert len(graph.warnings) == 1
-    assert reason in graph.warnings[0]
+    assert "BatchNormalization" not in ops(graph)
+    assert not [change for change in graph.changes if change.rule == "fold batch norm"]
+    (split,) = [change for change in graph.changes if change.rule == "split batch norm"]
+    assert reason in split.detail
+    assert graph.node(split.layer).op_type == "Add"
     assert_same_outputs(model, graph)
 
 
@@ -278,3 +282,190 @@ class Twice(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.bn(self.two(torch.relu(self.bn(self.one(x)))))
+
+
+REGROUPED = {
+    "reshape behind a linear layer": (
+        [
+            node("Gemm", ["x", "w", "b"], ["g"]),
+            node("Reshape", ["g", "image"], ["i"]),
+            node("BatchNormalization", ["i", *BN], ["y"]),
+        ],
+        {"w": floats(5, 24), "b": floats(24), "image": np.array([-1, 4, 2, 3])},
+        ("N", 5),
+        ["Gemm", "Reshape"],
+    ),
+    "transpose behind a product of tokens": (
+        [
+            node("MatMul", ["x", "w"], ["m"]),
+            node("Transpose", ["m"], ["t"], perm=[0, 2, 1]),
+            node("BatchNormalization", ["t", *BN], ["y"]),
+        ],
+        {"w": floats(5, 4)},
+        ("N", 7, 5),
+        ["MatMul", "Add", "Transpose"],
+    ),
+    "flatten behind a convolution": (
+        [
+            node("Conv", ["x", "w"], ["c"]),
+            node("Squeeze", ["c", "axes"], ["f"]),
+            node("BatchNormalization", ["f", *BN], ["y"]),
+        ],
+        {"w": floats(4, 3, 2, 2), "axes": np.array([2, 3])},
+        ("N", 3, 2, 2),
+        ["Conv", "Squeeze"],
+    ),
+    "flatten before a linear layer": (
+        [
+            node("BatchNormalization", ["x", *BN], ["n"]),
+            node("Flatten", ["n"], ["f"]),
+            node("Gemm", ["f", "w", "b"], ["y"], transB=1),
+        ],
+        {"w": floats(5, 24), "b": floats(5)},
+        ("N", 4, 2, 3),
+        ["Flatten", "Gemm"],
+    ),
+    "five axes": (
+        [node("Conv", ["x", "w"], ["c"]), node("BatchNormalization", ["c", *BN], ["y"])],
+        {"w": floats(4, 3, 2, 2, 2)},
+        ("N", 3, 4, 4, 4),
+        ["Conv"],
+    ),
+    "three axes": (
+        [node("ConvTranspose", ["x", "w"], ["c"]), node("BatchNormalization", ["c", *BN], ["y"])],
+        {"w": floats(3, 4, 2)},
+        ("N", 3, 6),
+        ["ConvTranspose"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REGROUPED)
+def test_channels_are_followed_through_regrouping(name: str) -> None:
+    nodes, weights, shape, left = REGROUPED[name]
+    model = make_model(nodes, {**weights, **batch_norm(4)}, x=shape)
+    graph = prepare(as_graph(model))
+    assert ops(graph) == left
+    assert_same_outputs(model, graph)
+
+
+def test_tensors_on_the_way_do_not_keep_a_name_for_other_numbers() -> None:
+    nodes, weights, shape, _ = REGROUPED["reshape behind a linear layer"]
+    model = make_model(nodes, {**weights, **batch_norm(4)}, x=shape)
+    graph = prepare(as_graph(model))
+    assert not graph.has_value("g")
+    assert not graph.has_value("i")  # it holds what y did
+
+
+def test_a_channel_that_is_cut_in_two_is_not_followed() -> None:
+    model = make_model(
+        [
+            node("Gemm", ["x", "w"], ["g"]),
+            node("Reshape", ["g", "image"], ["i"]),
+            node("BatchNormalization", ["i", *BN], ["y"]),
+        ],
+        {"w": floats(5, 24), "image": np.array([-1, 4, 3]), **batch_norm(4)},
+        x=("N", 5),
+    )
+    refuses(model, "has its channels on another axis")
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 5), (4, 5, 5), (4, 3, 3, 3)])
+def test_alone_it_becomes_scale_and_shift(shape: tuple[int, ...]) -> None:
+    model = make_model(
+        [node("BatchNormalization", ["x", *BN], ["n"], name="norm"), node("Relu", ["n"], ["y"])],
+        batch_norm(4),
+        x=("N", *shape),
+    )
+    graph = prepare(as_graph(model))
+    assert ops(graph) == ["Mul", "Add", "Relu"]
+    assert [graph.has_value("n"), graph.node("norm").op_type] == [True, "Add"]
+    assert_same_outputs(model, graph)
+
+
+def test_switched_off_it_stays() -> None:
+    model = make_model(
+        [node("Conv", ["x", "w"], ["c"]), node("BatchNormalization", ["c", *BN], ["y"])],
+        {"w": floats(4, 3, 1, 1), **batch_norm(4)},
+        x=("N", 3, 5, 5),
+    )
+    raw = as_graph(model)
+    off = prepare(replace(raw, source=replace(raw.source, without=("fold batch norm",))))
+    assert ops(off) == ["Conv", "BatchNormalization"]
+    assert not off.warnings
+
+
+MERGED = {
+    "scale": (["Mul"], (4, 1, 1), "Conv"),
+    "scale of one number": (["Mul"], (), "Conv"),
+    "division": (["Div"], (1, 4, 1, 1), "ConvTranspose"),
+    "subtraction": (["Sub"], (4, 1, 1), "Conv"),
+    "scale and shift": (["Mul", "Add", "Div", "Sub"], (4, 1, 1), "Conv"),
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("name", MERGED)
+def test_scale_and_shift_behind_a_layer(name: str, reverse: bool) -> None:
+    kinds, shape, layer = MERGED[name]
+    if reverse and "Div" in kinds:
+        pytest.skip("a constant divided by the result is no scale")
+    nodes, weights, value = [node(layer, ["x", "w", "b"], ["v"], group=2)], {}, "v"
+    for index, kind in enumerate(kinds):
+        weights[f"k{index}"] = RNG.uniform(0.5, 2, shape).astype(np.float32)
+        operands = [f"k{index}", value] if reverse else [value, f"k{index}"]
+        nodes.append(node(kind, operands, [f"v{index}"]))
+        value = f"v{index}"
+    nodes.append(node("Relu", [value], ["y"]))
+    inputs = (4, 3) if layer == "Conv" else (6, 2)
+    model = make_model(
+        nodes, {"w": floats(*inputs, 2, 2), "b": floats(4), **weights}, x=("N", 6, 5, 5)
+    )
+    graph = prepare(as_graph(model))
+    assert ops(graph) == [layer, "Relu"]
+    assert_same_outputs(model, graph)
+
+
+@pytest.mark.parametrize("shape", [(7,), (1, 7)])
+def test_a_linear_layer_takes_scale_and_bias(shape: tuple[int, ...]) -> None:
+    model = make_model(
+        [
+            node("MatMul", ["x", "w"], ["m"]),
+            node("Mul", ["m", "k"], ["s"]),
+            node("Add", ["s", "b"], ["y"]),
+        ],
+        {"w": floats(5, 7), "k": floats(*shape), "b": floats(*shape)},
+        x=("N", 5),
+    )
+    graph = prepare(as_graph(model))
+    assert ops(graph) == ["Gemm"]
+    assert_same_outputs(model, graph)
+
+
+@pytest.mark.parametrize(
+    ("constant", "kind"),
+    [(floats(5, 1), "Mul"), (floats(4, 5, 5), "Mul"), (floats(2, 1, 1, 1, 1), "Add"),
+     (np.zeros((4, 1, 1), np.float32), "Div")],
+)  # fmt: skip
+def test_what_is_not_per_channel_stays(constant: np.ndarray, kind: str) -> None:
+    model = make_model(
+        [node("Conv", ["x", "w"], ["c"]), node(kind, ["c", "k"], ["y"])],
+        {"w": floats(4, 3, 1, 1), "k": constant},
+        x=("N", 3, 5, 5),
+    )
+    assert kind in ops(prepare(as_graph(model)))
+
+
+def test_a_scale_does_not_part_shared_weights() -> None:
+    model = make_model(
+        [
+            node("Conv", ["x", "w"], ["a"]),
+            node("Mul", ["a", "k"], ["s"]),
+            node("Conv", ["s", "w"], ["y"]),
+        ],
+        {"w": floats(3, 3, 1, 1), "k": floats(3, 1, 1)},
+        x=("N", 3, 5, 5),
+    )
+    graph = prepare(as_graph(model))
+    assert ops(graph) == ["Conv", "Mul", "Conv"]
+    assert_same_outputs(model, graph)

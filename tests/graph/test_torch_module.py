@@ -15,8 +15,10 @@ from safetensors.torch import save_file
 from studio.errors import ConsentRequiredError, ModelError
 from studio.graph.describe import scope, source_line
 from studio.graph.model import ModelGraph
-from studio.graph.open import open_model, parse_source
-from studio.graph.torch_module import build_module, capture
+from studio.graph.open import open_model
+from studio.graph.sources.load import load
+from studio.graph.sources.python_source import build_module
+from studio.graph.sources.source import ExampleInput, parse_source
 
 CODE = """
 import torch
@@ -99,7 +101,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def opened(file: Path, factory: str, *shapes: tuple[int, ...]) -> ModelGraph:
-    return open_model(f"{file}:{factory}", input_shapes=shapes, trust=True)
+    return open_model(f"{file}:{factory}", inputs=map(ExampleInput, shapes), trust=True)
 
 
 def failure(file: Path, factory: str, *shapes: tuple[int, ...]) -> str:
@@ -118,10 +120,10 @@ def test_consent_comes_before_anything_is_executed(tmp_path: Path) -> None:
 
 
 def test_output_equals_the_modules(file: Path) -> None:
-    source = parse_source(f"{file}:make", input_shapes=[(1, 3, 8, 8)])
+    source = parse_source(f"{file}:make", inputs="1,3,8,8")
     paths, modules, before = list(sys.path), set(sys.modules), sorted(os.listdir(file.parent))
     torch.manual_seed(0)
-    raw = capture(source, trust=True)
+    raw = load(source, trust=True)
     torch.manual_seed(0)
     module = build_module(source)
     assert sys.path == paths
@@ -171,10 +173,11 @@ def test_token_inputs(file: Path) -> None:
 
 def test_guessed_shapes(file: Path) -> None:
     graph = opened(file, "make")
-    assert list(graph.inputs[0].shape)[1:] == [3, 224, 224]
+    assert graph.example_shape("x") == (1, 3, 224, 224)
     assert "1×3×224×224" in graph.warnings[0]
-    assert list(opened(file, "grey").inputs[0].shape)[1:] == [1, 28, 28]
-    assert "shape" in failure(file, "linear")
+    assert opened(file, "grey").example_shape("input") == (1, 1, 28, 28)
+    assert opened(file, "linear").example_shape("input") == (1, 4)
+    assert opened(file, "words").source.inputs == (ExampleInput((1, 16), "input", "int64"),)
 
 
 @pytest.mark.parametrize(
@@ -278,14 +281,13 @@ def test_damaged_weights(file: Path) -> None:
 
 
 def test_sources_are_parsed(tmp_path: Path) -> None:
-    source = parse_source("a/net.py:make", weights="w.pth", input_shapes=[[1, 3]])
+    source = parse_source("a/net.py:make", weights="w.pth", inputs="1,3")
     assert (source.path, source.factory) == (Path("a/net.py"), "make")
-    assert (source.weights, source.input_shapes) == (Path("w.pth"), ((1, 3),))
-    assert parse_source("net.py", factory="make").factory == "make"
-    assert not parse_source("net.onnx").is_python
-    for text, factory in (("net.py", None), ("w.pth", None), ("net.onnx", "make")):
+    assert (source.weights, source.inputs) == (Path("w.pth"), (ExampleInput((1, 3)),))
+    assert not parse_source("net.onnx").is_module
+    for text in ("net.py", "net.py:make(1)", "net.py:make(a=b)", "net.py:"):
         with pytest.raises(ModelError):
-            parse_source(text, factory=factory)
+            parse_source(text)
 
 
 def test_evaluation_mode(file: Path) -> None:

@@ -117,7 +117,7 @@ def test_python_models_ask_again(tmp_path: Path) -> None:
     document = steps.open_document(
         f"{tmp_path / 'model.py'}:digits_net",
         weights=tmp_path / "weights.safetensors",
-        input_shapes=((1, 1, 8, 8),),
+        inputs="1,1,8,8",
         trust=True,
     )
     path = tmp_path / "p.qstudio"

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-import onnx_ir as ir
-import onnxruntime as ort
 import pytest
-import torch
-from onnx import TensorProto, helper
-
-from studio.graph.model import ModelGraph, ModelSource
-from studio.runtime.executor import Executor
+from one_op import assert_equal_to_onnxruntime, one_op
+from onnx import TensorProto
 
 RANDOM = np.random.default_rng(0)
 IMAGE = RANDOM.standard_normal((2, 3, 5, 6)).astype(np.float32)
@@ -80,35 +73,5 @@ CASES: list[tuple[str, int, list[np.ndarray], dict[str, Any], int]] = [
 def test_equal_to_onnxruntime(
     op: str, opset: int, inputs: list[np.ndarray], attributes: dict[str, Any], count: int
 ) -> None:
-    model = _model(op, opset, inputs, attributes, count)
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options)
-    feeds = {f"x{i}": np.asarray(x) for i, x in enumerate(inputs)}
-    expected = session.run(None, feeds)
-    graph = ModelGraph(ir.from_proto(model), ModelSource(Path("model.onnx")))
-    with torch.inference_mode():
-        results = Executor(graph).run(feeds)
-    for wanted, result in zip(expected, results.values(), strict=True):
-        assert list(result.shape) == list(wanted.shape)
-        np.testing.assert_allclose(result.numpy(), wanted, rtol=1e-5, atol=1e-6)
-
-
-def _model(
-    op: str, opset: int, inputs: list[np.ndarray], attributes: dict[str, Any], count: int
-) -> onnx.ModelProto:
-    names = [f"x{i}" for i in range(len(inputs))]
-    outputs = [f"y{i}" for i in range(count)]
-    node = helper.make_node(op, names, outputs, name="node", **attributes)
-    graph = helper.make_graph(
-        [node],
-        "one",
-        [
-            helper.make_tensor_value_info(
-                name, helper.np_dtype_to_tensor_dtype(np.asarray(x).dtype), np.shape(x)
-            )
-            for name, x in zip(names, inputs, strict=True)
-        ],
-        [helper.make_empty_tensor_value_info(name) for name in outputs],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    model = one_op(op, inputs, attributes, [True] * count, opset=opset)
+    assert_equal_to_onnxruntime(model, inputs)

@@ -1,11 +1,15 @@
-"""Opening PyTorch code: what it means, and which function to call."""
+"""Opening what runs code: what that means, and which model of it."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from PySide6.QtCore import Qt
+from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import (
+    QCheckBox,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
@@ -19,24 +23,19 @@ from PySide6.QtWidgets import (
 
 from studio.app.tasks import OpenRequest
 from studio.app.widgets import label
+from studio.errors import ModelError
+from studio.graph.sources.kinds import CONSENT, Kind
+from studio.graph.sources.source import ModelSource, parse_call, parse_inputs, parse_source
 
 FUNCTION = re.compile(r"^(?:def|class)\s+([A-Za-z_]\w*)", re.MULTILINE)
-
-
-def parse_shapes(words: str) -> tuple[tuple[int, ...], ...]:
-    """`1,3,224,224; 1,10` -> ((1, 3, 224, 224), (1, 10)); ValueError names what is wrong."""
-    shapes = []
-    for part in filter(None, (part.strip() for part in words.split(";"))):
-        try:
-            shape = tuple(int(side) for side in re.split(r"[,x×]", part) if side.strip())
-        except ValueError:
-            raise ValueError(f"“{part}” is not a shape such as 1,3,224,224.") from None
-        if not shape or min(shape) < 1:
-            raise ValueError(f"“{part}” is not a shape such as 1,3,224,224.")
-        shapes.append(shape)
-    if not shapes:
-        raise ValueError("Give the shape of the model's input, such as 1,3,224,224.")
-    return tuple(shapes)
+CODE = (Kind.PYTHON, Kind.PACKAGE)
+ACCEPT = {
+    Kind.PYTHON: "Run and open",
+    Kind.PACKAGE: "Import and open",
+    Kind.PROGRAM: "Load and open",
+    Kind.TORCHSCRIPT: "Run and open",
+    Kind.PICKLE: "Unpickle and open",
+}
 
 
 def factories(path: Path) -> list[str]:
@@ -49,103 +48,134 @@ def factories(path: Path) -> list[str]:
 
 
 class ConsentDialog(QDialog):
-    """Asks before code is run; `request` is what to open once accepted."""
+    """Asks before anything is run; `request` is what to open once accepted.
 
-    def __init__(self, request: OpenRequest, parent: QWidget | None = None) -> None:
+    A file that passes for data but can run anything needs a tick besides the button.
+    """
+
+    def __init__(self, request: OpenRequest, kind: Kind, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._request = request
+        self._kind = kind
         self.request: OpenRequest | None = None
-        self.setWindowTitle("Open PyTorch code")
-        self.setMinimumWidth(520)
-        project = request.is_project
+        consent = CONSENT[kind]
+        self.setWindowTitle(consent.title)
+        self.setMinimumWidth(540)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(20, 18, 20, 16)
         layout.setSpacing(12)
-        layout.addWidget(label(f"Run the code in {request.path.name}?", "heading"))
-        what = "the Python file this project was made from" if project else "this file"
-        layout.addWidget(
-            label(
-                f"Opening runs {what} with your rights: it can read, change and delete what you "
-                "can. Go on only if you know where it comes from.",
-                wrap=True,
-            )
-        )
-        layout.addWidget(label(str(request.path), "muted", wrap=True))
-        self.factory = QLineEdit(request.factory or "")
-        self.weights = QLineEdit(str(request.weights or ""))
-        self.shapes = QLineEdit()
-        if not project:
-            layout.addLayout(self._form(request))
+        name = request.source.file_name or "a package"
+        layout.addWidget(label(consent.question.format(name=name), "heading", wrap=True))
+        if request.is_project:
+            layout.addWidget(label("This project was made from a model that runs code.", wrap=True))
+        layout.addWidget(label(consent.risk, "bad" if consent.severe else "", wrap=True))
+        if request.path is not None:
+            layout.addWidget(label(str(request.path), "muted", wrap=True))
+        self.factory = QLineEdit()
+        self.weights = QLineEdit(str(request.source.weights or ""))
+        self.inputs = QLineEdit("; ".join(map(str, request.source.inputs)))
+        self.fixed_size = QCheckBox("Keep sizes as given, but for the batch")
+        if not request.is_project and kind is not Kind.PROGRAM:
+            layout.addLayout(self._form())
+        self.sure = QCheckBox("I know who made this file, and I let it run")
+        self.sure.setVisible(consent.severe)
+        layout.addWidget(self.sure)
         self.problem = label("", "bad", wrap=True)
         self.problem.hide()
         layout.addWidget(self.problem)
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Cancel)
-        self.run = buttons.addButton("Run and open", QDialogButtonBox.ButtonRole.AcceptRole)
-        self.run.setProperty("role", "primary")
+        self.run = buttons.addButton(ACCEPT[kind], QDialogButtonBox.ButtonRole.AcceptRole)
+        self.run.setProperty("role", "" if consent.severe else "primary")
+        self.run.setEnabled(not consent.severe)
+        self.sure.toggled.connect(self.run.setEnabled)
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         layout.addWidget(buttons)
-        for button in self.findChildren(QPushButton):
-            button.setAutoDefault(False)  # Enter in a field neither runs code nor throws text away
-        if self.factory.text() and not project:
-            self.shapes.setFocus()
+        if self.factory.text() or kind not in CODE:
+            self.inputs.setFocus()
 
-    def _form(self, request: OpenRequest) -> QFormLayout:
-        names = factories(request.path)
-        if names and not self.factory.text():
-            self.factory.setText(names[-1])
-        self.factory.setAccessibleName("Factory")
-        self.factory.setToolTip(f"Found in the file: {', '.join(names)}" if names else "")
-        self.factory.setPlaceholderText("function that returns the model")
+    def _form(self) -> QFormLayout:
+        form = QFormLayout()
+        if self._kind in CODE:
+            self._add_code(form)
+        self.inputs.setAccessibleName("Inputs")
+        self.inputs.setPlaceholderText("found out if empty; or 1,3,224,224; mask:1,16:bool")
+        self.inputs.setToolTip("[name:]shape[:type], several separated by ;")
+        self.fixed_size.setToolTip(
+            "Sizes stay open where the model allows it. Fixed ones make a simpler graph, for inputs"
+            " of this size only."
+        )
+        self.fixed_size.setChecked(self._request.source.fixed_size)
+        form.addRow("Inputs", self.inputs)
+        form.addRow("", self.fixed_size)
+        return form
+
+    def _add_code(self, form: QFormLayout) -> None:
+        source = self._request.source
+        if source.path is None:
+            known = f"{source.module}:{source.factory}" if source.module else ""
+            hint, tip, name = "package.module:function(argument=value)", "", "Model"
+        else:
+            names = factories(source.path)
+            known = source.factory or (names[-1] if names else "")
+            hint = "function that returns the model"
+            tip, name = f"Found in the file: {', '.join(names)}" if names else "", "Factory"
+        self.factory.setText(known)
+        self.factory.setAccessibleName(name)
+        self.factory.setPlaceholderText(hint)
+        self.factory.setToolTip(tip)
         self.weights.setAccessibleName("Weights")
         self.weights.setPlaceholderText("optional: .safetensors or .pth")
-        self.shapes.setAccessibleName("Input shapes")
-        self.shapes.setPlaceholderText("1,3,224,224 (several inputs: separate them with ;)")
-        self.shapes.setText("; ".join(",".join(map(str, shape)) for shape in request.input_shapes))
         browse = QPushButton("Browse…")
         browse.setAccessibleName("Browse for weights")
         browse.clicked.connect(self._browse)
         row = QHBoxLayout()
         row.addWidget(self.weights, 1)
         row.addWidget(browse)
-        form = QFormLayout()
-        form.addRow("Factory", self.factory)
+        form.addRow(name, self.factory)
         form.addRow("Weights", row)
-        form.addRow("Input shapes", self.shapes)
-        return form
 
     def _browse(self) -> None:
-        folder = str(self._request.path.parent)
+        path = self._request.path
+        folder = str(path.parent) if path is not None else str(Path.home())
         name, _ = QFileDialog.getOpenFileName(
-            self, "Weights", folder, "Weights (*.safetensors *.pth *.pt)"
+            self, "Weights", folder, "Weights (*.safetensors *.pth *.pt *.bin *.ckpt)"
         )
         if name:
             self.weights.setText(name)
 
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Enter in a field neither runs code nor throws text away; only buttons do."""
+        enter = event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if not (enter and isinstance(self.focusWidget(), QLineEdit)):
+            super().keyPressEvent(event)
+
     def accept(self) -> None:
-        request = self._request
-        if request.is_project:
-            self.request = OpenRequest(request.path, trust=True)
-            super().accept()
-            return
         try:
-            shapes = parse_shapes(self.shapes.text())
-        except ValueError as error:
-            self._say(str(error))
+            self.request = OpenRequest(self._source(), trust=True)
+        except ModelError as error:
+            self.problem.setText(error.message)
+            self.problem.show()
             return
-        if not self.factory.text().strip():
-            self._say("Name the function or class that makes the model.")
-            return
-        weights = self.weights.text().strip()
-        self.request = OpenRequest(
-            request.path,
-            factory=self.factory.text().strip(),
-            weights=Path(weights) if weights else None,
-            input_shapes=shapes,
-            trust=True,
-        )
         super().accept()
 
-    def _say(self, words: str) -> None:
-        self.problem.setText(words)
-        self.problem.show()
+    def _source(self) -> ModelSource:
+        """What the form says. Raises ModelError for what cannot be understood."""
+        source = self._request.source
+        if self._request.is_project:
+            return source
+        if self._kind in CODE:
+            factory = self.factory.text().strip()
+            if not factory:
+                raise ModelError("Name the function or class that makes the model.")
+            weights = self.weights.text().strip()
+            if source.path is None:
+                source = parse_source(factory)
+                if source.module is None:
+                    raise ModelError(f"{factory} is not written as package.module:function.")
+            else:
+                parse_call(factory)
+                source = replace(source, factory=factory)
+            source = replace(source, weights=Path(weights) if weights else None)
+        inputs = parse_inputs(self.inputs.text())
+        return replace(source, inputs=inputs, fixed_size=self.fixed_size.isChecked())

@@ -16,6 +16,7 @@ FAR = 0.4  # below this zoom: plain rectangles, no text
 RADIUS = 6.0
 STRIPE = 5.0
 CHUNK = 48
+BUTTON = 15.0
 _NO_PEN = QPen(Qt.PenStyle.NoPen)
 
 
@@ -30,6 +31,8 @@ class Ink:
         self.badge_fill = QBrush(theme.color("accent_soft"))
         self.active_badge_fill = QBrush(theme.color("background"))
         self.io_fill = QBrush(theme.color("raised"))
+        self.frame_fill = QBrush(_mix(theme.color("background"), theme.color("raised"), 0.55))
+        self.sign = _pen(theme.color("link"), 1.5)
         self.border = _pen(theme.color("border"), 1.0)
         self.accent = _pen(theme.color("accent"), 2.0)
         self.hover = _pen(theme.color("border_strong"), 1.0)
@@ -49,16 +52,17 @@ class Ink:
 class NodeItem(QGraphicsItem):
     """One box, centred on its position."""
 
-    def __init__(self, node: CanvasNode, ink: Ink) -> None:
+    def __init__(self, node: CanvasNode, ink: Ink, size: tuple[float, float] | None = None) -> None:
         super().__init__()
-        width, height = node_size(node)
+        width, height = size or node_size(node)
+        self.node = node
         self._box = QRectF(-width / 2, -height / 2, width, height)
         self._bounds = self._box.adjusted(-3, -3, 3, 3)
         self._ink = ink
         self.active = False
         self.matched = False
         self.hovered = False
-        self.setZValue(2)
+        self.setZValue(self.level)
         self.setFlag(QGraphicsItem.GraphicsItemFlag.ItemIsSelectable, False)
         self.set_node(node)
 
@@ -75,9 +79,24 @@ class NodeItem(QGraphicsItem):
         self.update()
 
     @property
+    def level(self) -> float:
+        """Frames lie under the lines, boxes over them."""
+        return -1.0 if self.node.shape == "frame" else 2.0
+
+    @property
     def box(self) -> QRectF:
         """The box in item coordinates."""
         return self._box
+
+    @property
+    def button(self) -> QRectF:
+        """The button that opens or closes the box; empty if there is none."""
+        if not self.node.toggle:
+            return QRectF()
+        box = self._box
+        if self.node.shape == "frame":
+            return QRectF(box.right() - BUTTON - 8, box.top() + 7, BUTTON, BUTTON)
+        return QRectF(box.right() - BUTTON - 8, box.bottom() - BUTTON - 5, BUTTON, BUTTON)
 
     def boundingRect(self) -> QRectF:
         return self._bounds
@@ -86,7 +105,9 @@ class NodeItem(QGraphicsItem):
         self, painter: QPainter, option: QStyleOptionGraphicsItem, widget: QWidget | None = None
     ) -> None:
         scale = painter.worldTransform().m11()
-        if scale < FAR:
+        if self.node.shape == "frame":
+            self._paint_frame(painter, scale)
+        elif scale < FAR:
             self._paint_far(painter)
         elif self.node.shape == "io":
             self._paint_io(painter)
@@ -141,6 +162,51 @@ class NodeItem(QGraphicsItem):
         painter.setFont(ink.small_font)
         painter.drawText(QPointF(left, box.top() + 37), subtitle)
 
+        self._paint_button(painter)
+
+    def _paint_button(self, painter: QPainter) -> None:
+        """Plus opens, minus closes."""
+        spot = self.button
+        if spot.isEmpty():
+            return
+        ink, center = self._ink, spot.center()
+        painter.setPen(ink.hover)
+        painter.setBrush(ink.active_badge_fill if self.active else ink.badge_fill)
+        painter.drawRoundedRect(spot, 4, 4)
+        painter.setPen(ink.sign)
+        painter.drawLine(center - QPointF(3.5, 0), center + QPointF(3.5, 0))
+        if self.node.shape != "frame":
+            painter.drawLine(center - QPointF(0, 3.5), center + QPointF(0, 3.5))
+
+    def _paint_frame(self, painter: QPainter, scale: float) -> None:
+        ink, box = self._ink, self._box
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(self._outline())
+        painter.setBrush(ink.frame_fill)
+        painter.drawRoundedRect(box, 2 * RADIUS, 2 * RADIUS)
+        if scale < FAR:
+            return
+        if self._texts is None:
+            self._texts = self._elide_frame()
+        title, subtitle, width = self._texts
+        painter.setPen(ink.text)
+        painter.setFont(ink.title_font)
+        painter.drawText(QPointF(box.left() + 14, box.top() + 20), title)
+        painter.setPen(ink.muted)
+        painter.setFont(ink.small_font)
+        painter.drawText(QPointF(box.left() + 14 + width + 8, box.top() + 20), subtitle)
+        self._paint_button(painter)
+
+    def _elide_frame(self) -> tuple[str, str, float]:
+        """Title, name and the width of the title."""
+        ink, node = self._ink, self.node
+        room = self._box.width() - 14 - BUTTON - 16
+        title = ink.title_metrics.elidedText(node.title, Qt.TextElideMode.ElideRight, room)
+        width = ink.title_metrics.horizontalAdvance(title)
+        left = max(0.0, room - width - 8)
+        middle = Qt.TextElideMode.ElideMiddle
+        return title, ink.small_metrics.elidedText(node.subtitle, middle, left), width
+
     def _paint_io(self, painter: QPainter) -> None:
         ink, box = self._ink, self._box
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -160,6 +226,8 @@ class NodeItem(QGraphicsItem):
         middle = Qt.TextElideMode.ElideMiddle
         title_room = room - (badge + 6 if badge else 0.0)
         title = ink.title_metrics.elidedText(node.title, Qt.TextElideMode.ElideRight, title_room)
+        if node.toggle:
+            room -= BUTTON + 4
         return title, ink.small_metrics.elidedText(node.subtitle, middle, room), badge
 
 

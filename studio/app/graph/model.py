@@ -19,15 +19,21 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class CanvasNode:
-    """One box. `color` is the overlay's colour (stripe at the left), `badge` a short text."""
+    """One box. `color` is the overlay's colour (stripe at the left), `badge` a short text.
+
+    A frame is drawn around the boxes that name it as their `parent`; it comes before them.
+    `toggle`: the box can be opened into a frame, the frame closed again.
+    """
 
     id: str
     title: str
     subtitle: str = ""
     badge: str = ""
     color: QColor | None = None
-    shape: Literal["layer", "io"] = "layer"
+    shape: Literal["layer", "io", "frame"] = "layer"
     tooltip: str = ""
+    parent: str = ""
+    toggle: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Arrange(Protocol):
 
 def node_size(node: CanvasNode) -> tuple[float, float]:
     """Width and height of the box in scene units (pixels at 100 %)."""
-    return LAYER_SIZE if node.shape == "layer" else IO_SIZE
+    return IO_SIZE if node.shape == "io" else LAYER_SIZE
 
 
 class Neighbours:
@@ -92,12 +98,14 @@ class Neighbours:
 
     def beside(self, name: str, step: int) -> str | None:
         """The box `step` places to the right in the same row."""
+        if name not in self._positions:  # a frame
+            return None
         row = self._rows[round(self._positions[name][1])]
         index = row.index(name) + step
         return row[index] if 0 <= index < len(row) else None
 
     def _nearest(self, name: str, candidates: Sequence[str]) -> str | None:
-        x, y = self._positions[name]
+        x, y = self._positions.get(name, (0.0, 0.0))
         return min(
             candidates,
             key=lambda n: (

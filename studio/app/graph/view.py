@@ -17,7 +17,6 @@ from PySide6.QtWidgets import QLabel, QWidget
 from studio.app.graph.canvas import MARGIN, PanZoomView
 from studio.app.graph.items import ActiveEdges, EdgeChunk, Ink, NodeItem, chunks
 from studio.app.graph.model import (
-    GAP_X,
     GAP_Y,
     LAYER_SIZE,
     Arrange,
@@ -26,9 +25,9 @@ from studio.app.graph.model import (
     Neighbours,
     Point,
     no_layout,
-    node_size,
     searchable,
 )
+from studio.app.graph.nested import arrange_nested
 from studio.app.graph.overlays import Legend, Minimap
 from studio.app.theme import Theme, current_theme, notifier
 
@@ -38,11 +37,12 @@ class GraphView(PanZoomView):
 
     `selected` and `activated` carry the id of a box and are sent for what the user does, not for
     calls of `select`. Keys: arrows follow the lines or go sideways, Home and End the first and
-    last box, Enter activates, F fits, + - zoom, 0 is 100 %.
+    last box, Enter activates, Space opens and closes, F fits, + - zoom, 0 is 100 %.
     """
 
     selected = Signal(str)
     activated = Signal(str)
+    toggled = Signal(str)  # a box that can be opened, or a frame that can be closed
     context_menu_requested = Signal(str, QPoint)  # id or "", global position
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -57,6 +57,7 @@ class GraphView(PanZoomView):
         self._current = ""
         self._hovered: NodeItem | None = None
         self._start_pending = False
+        self._on_button = False  # the last press was on a box's button
         self._matches: list[str] = []
 
         self._active_edges = ActiveEdges(self._ink)
@@ -82,17 +83,20 @@ class GraphView(PanZoomView):
     # Content
 
     def set_graph(
-        self, nodes: Sequence[CanvasNode], edges: Sequence[CanvasEdge], arrange: Arrange
+        self,
+        nodes: Sequence[CanvasNode],
+        edges: Sequence[CanvasEdge],
+        arrange: Arrange,
+        keep: str = "",
     ) -> None:
-        """Show another graph from its first box on. Edges to unknown boxes are left out."""
+        """Show another graph from its first box on; the top of the box `keep` stays where it is.
+
+        Edges to unknown boxes are left out.
+        """
         ids = {node.id for node in nodes}
         edges = [edge for edge in edges if edge.source in ids and edge.target in ids]
-        layout = arrange(
-            [(node.id, *node_size(node)) for node in nodes],
-            [(edge.source, edge.target) for edge in edges],
-            gap_x=GAP_X,
-            gap_y=GAP_Y,
-        )
+        layout = arrange_nested(nodes, edges, arrange)
+        before = self.node_rect(keep) if keep in self._items else None
         self._edges = edges
         self._lines = [layout.routes.get((e.source, e.target), ()) for e in self._edges]
         self._hovered = None
@@ -105,7 +109,7 @@ class GraphView(PanZoomView):
             self.scene().addItem(EdgeChunk(path, self._ink))
         self._items = {}
         for node in nodes:
-            item = NodeItem(node, self._ink)
+            item = NodeItem(node, self._ink, layout.sizes[node.id])
             item.setPos(*layout.centres[node.id])
             self.scene().addItem(item)
             self._items[node.id] = item
@@ -114,12 +118,20 @@ class GraphView(PanZoomView):
             self._edges_of[edge.source].append(index)
             if edge.target != edge.source:
                 self._edges_of[edge.target].append(index)
-        self._neighbours = Neighbours(self._edges, layout.centres)
+        boxes = {node.id for node in nodes if node.shape != "frame"}
+        self._neighbours = Neighbours(
+            self._edges, {name: spot for name, spot in layout.centres.items() if name in boxes}
+        )
         self.set_drawing(self._extent())
         self._empty.setVisible(not nodes)
         self._update_minimap()
         self._start_pending = not self.isVisible()
-        if not self._start_pending:
+        if before is not None and keep in self._items:
+            self._start_pending = False
+            now = self.node_rect(keep)
+            shift = QPointF(now.center().x() - before.center().x(), now.top() - before.top())
+            self.go_to(self.visible_area.center() + shift / self.zoom)
+        elif not self._start_pending:
             self.show_start()
 
     def clear_graph(self) -> None:
@@ -205,7 +217,7 @@ class GraphView(PanZoomView):
     def _set_active(self, name: str, on: bool) -> None:
         item = self._items[name]
         item.active = on
-        item.setZValue(3 if on else 2)
+        item.setZValue(item.level + (0.5 if on else 0))
         item.update()
 
     def _choose(self, name: str | None, center: bool = True) -> None:
@@ -281,7 +293,8 @@ class GraphView(PanZoomView):
         return extent
 
     def _update_minimap(self) -> None:
-        boxes = [(i.box.translated(i.pos()), i.node.color) for i in self._items.values()]
+        items = [item for item in self._items.values() if item.node.shape != "frame"]
+        boxes = [(item.box.translated(item.pos()), item.node.color) for item in items]
         self.minimap.set_boxes(boxes, self.drawing)
         self._follow()
 
@@ -303,12 +316,19 @@ class GraphView(PanZoomView):
     # Events
 
     def pressed_at(self, position: QPoint) -> None:
-        self._choose(self.node_at(position), center=False)
+        name = self.node_at(position)
+        item = self._items.get(name)
+        spot = self.mapToScene(position)
+        self._on_button = item is not None and item.button.contains(item.mapFromScene(spot))
+        if self._on_button:
+            self.toggled.emit(name)
+        else:
+            self._choose(name, center=False)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
         name = self.node_at(event.position().toPoint())
-        if name:
-            self.activated.emit(name)
+        if name and not self._on_button:
+            (self.toggled if self._items[name].node.toggle else self.activated).emit(name)
 
     def hovered_at(self, position: QPoint) -> None:
         item = self._items.get(self.node_at(position))
@@ -361,6 +381,9 @@ class GraphView(PanZoomView):
             self._choose(names[-1])
         elif key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self._current:
             self.activated.emit(self._current)
+        elif key == Qt.Key.Key_Space and self._current:
+            if self._items[self._current].node.toggle:
+                self.toggled.emit(self._current)
         elif key in _STEPS and names:
             if not self._current:
                 self._choose(names[0])

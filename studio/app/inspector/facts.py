@@ -27,20 +27,20 @@ class EncodingFacts:
 
 
 def subtitle(document: Document, layer: Layer) -> str:
-    """`Conv 3×3 depthwise + Clip · model.py:118`."""
+    """`Conv 3×3 depthwise + Clip · model.py:118`; the kind of a recognised layer."""
     from studio.graph.describe import op_summary, source_line
 
     if not layer.nodes:
         return layer.title
     nodes = [document.graph.node(name) for name in layer.nodes]
-    summary = " + ".join(op_summary(node) for node in nodes)
+    summary = layer.kind or " + ".join(op_summary(node) for node in nodes)
     source = next((line for line in map(source_line, nodes) if line), "")
     return f"{summary} · {source}" if source else summary
 
 
 def facts(document: Document, layer: Layer) -> list[tuple[str, str]]:
-    """(what, value): shapes, parameters and work of the layer."""
-    from studio.graph.describe import display_shape, macs, parameters
+    """(what, value): shapes, parameters and work of the layer, the operators it was made from."""
+    from studio.graph.describe import display_shape, macs, op_summary, parameters
 
     graph = document.graph
 
@@ -55,6 +55,8 @@ def facts(document: Document, layer: Layer) -> list[tuple[str, str]]:
     if total:
         operations = f" · {text.count(sum(work))} MACs" if work else ""
         rows.append(("Parameters", f"{text.count(total)}{operations}"))
+    if layer.kind:
+        rows.append(("Operators", ", ".join(op_summary(node) for node in nodes)))
     return [(what, value) for what, value in rows if value]
 
 
@@ -85,6 +87,8 @@ def _encoding(document: Document, plan: TensorPlan) -> EncodingFacts:
         rows.append(("scales", f"{text.number(small, 3)} … {text.number(large, 3)}"))
         rows.append(("channels", f"{encoding.channels} along axis {encoding.axis}"))
     reason = plan.reason
+    if plan.from_file:
+        reason = f"Scale and zero point {reason}."
     if plan.tied_to:
         reason = f"Uses the encoding of {plan.tied_to}. {reason}"
     return EncodingFacts(plan.name, role, tuple(rows), reason)

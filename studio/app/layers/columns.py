@@ -74,7 +74,8 @@ def cells(document: Document, layer: Layer, sqnr: Mapping[str, float]) -> tuple[
     """The row of `layer`; `sqnr` maps layer names to decibels."""
     setting = tuple(_setting(document, layer, column) for column in COLUMNS[W_BITS : A_SYM + 1])
     name = Cell(layer.name, layer.name.lower(), reason=layer.note)
-    op = Cell(layer.title, layer.title.lower())
+    inside = " + ".join(layer.ops) if layer.kind else ""
+    op = Cell(layer.title, layer.title.lower(), reason=inside)
     return (name, op, *setting, *_encoding(document, layer), _quality(layer, sqnr))
 
 

@@ -74,10 +74,14 @@ def _settings(content: ReportContent) -> Markup:
     defaults = config.defaults.given()
     calibration = f"{content.calibration_data}, {plural(content.calibration_samples, 'sample')}"
     observers = sorted(
-        {row.spec.observer for row in content.plan.tensors.values() if row.observed and row.spec}
+        {
+            "as in the file" if row.from_file else row.spec.observer
+            for row in content.plan.tensors.values()
+            if row.spec and (row.observed or row.from_file)
+        }
     )
     model = (
-        source.path.name if source.weights is None else f"{source.path.name}, {source.weights.name}"
+        source.file_name if source.weights is None else f"{source.file_name}, {source.weights.name}"
     )
     pairs = [
         ("Target", config.target),

@@ -13,6 +13,7 @@ import onnx_ir.passes.common as common
 from studio.graph.edit import add_constant, array_of, is_op
 from studio.graph.model import Change
 from studio.graph.prepare.shape_values import ShapeValues
+from studio.graph.prepare.sharing import reads_weight
 from studio.graph.scopes import title
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ def fold_constants(model: ir.Model) -> list[Change]:
     for node in list(graph):
         if len(node.outputs) != 1 or node.outputs[0].is_graph_output():
             continue
+        if _is_tied(node):
+            continue
         result = shapes.known(node.outputs[0])
         if result is None:
             result = _compute(node, opset)
@@ -70,6 +73,12 @@ def fold_constants(model: ir.Model) -> list[Change]:
         shapes.replace(output, constant)
         folded[id(node)] = (node, readers)
     return _report(folded)
+
+
+def _is_tied(node: ir.Node) -> bool:
+    """True for the Transpose of a weight that another layer reads as it is: one set of numbers."""
+    source = node.inputs[0] if is_op(node, "Transpose") else None
+    return source is not None and any(reads_weight(use.node, use.idx) for use in source.uses())
 
 
 def _report(folded: dict[int, tuple[ir.Node, list[tuple[ir.Node, int]]]]) -> list[Change]:

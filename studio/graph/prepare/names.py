@@ -12,6 +12,7 @@ from studio.graph.scopes import has_automatic_name, scope
 def fill_names(model: ir.Model) -> list[Change]:
     """Name what has no name (`Conv_12`: the operator and its position) and rename duplicates."""
     names, seen, filled, changes = Names(model.graph), set(), 0, []
+    _rename_in_bodies(model, names)
     for graph in model.graphs():
         for index, node in enumerate(graph):
             if not node.name:
@@ -29,6 +30,20 @@ def fill_names(model: ir.Model) -> list[Change]:
     if filled:
         changes.append(Change("names", "", f"{filled} operators without a name were given one."))
     return changes
+
+
+def _rename_in_bodies(model: ir.Model, names: Names) -> None:
+    """Tensors of sibling subgraphs may have the same names in a file; here they have their own."""
+    graph = model.graph
+    seen = {value.name for value in graph.inputs} | set(graph.initializers)
+    seen.update(value.name for node in graph for value in node.outputs)
+    for body in graph.subgraphs():
+        values = [*body.inputs, *body.initializers.values()]
+        values += [value for node in body for value in node.outputs]
+        for value in dict.fromkeys(values):
+            if value.name and value.name in seen:
+                value.name = names.fresh(value.name)
+            seen.add(value.name)
 
 
 def name_by_scope(model: ir.Model) -> list[Change]:

@@ -24,10 +24,18 @@ def recognise_pooling(model: ir.Model) -> list[Change]:
             continue
         if sorted(axis % rank for axis in axes) != list(range(2, rank)):
             continue
+        if _is_part_of_norm(node, source):
+            continue
         detail = "ReduceMean over all spatial axes became GlobalAveragePool, which is the same."
         changes.append(Change("recognise pooling", title(node), detail))
         replace_node(node, "GlobalAveragePool", [source])
     return changes
+
+
+def _is_part_of_norm(node: ir.Node, source: ir.Value) -> bool:
+    """True for the mean or the variance of a normalisation: runtimes look for ReduceMean there."""
+    readers = [use.node for use in node.outputs[0].uses()]
+    return is_op(source.producer(), "Pow") or any(is_op(reader, "Sub") for reader in readers)
 
 
 def _axes(node: ir.Node) -> list[int] | None:

@@ -8,6 +8,7 @@ from studio.graph.edit import Names, add_constant, array_of, is_op
 from studio.graph.model import Change
 from studio.graph.scopes import title
 
+WEIGHT_SLOTS = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "Gather": 0}
 SHARED_BY = "studio.shared_by"  # metadata of a weight: names of its layers, one a line
 
 
@@ -29,14 +30,16 @@ def separate_biases(model: ir.Model) -> list[Change]:
 
 
 def note_shared_weights(model: ir.Model) -> list[Change]:
-    """Write down which layers share their weights: they must share the quantization too."""
+    """Write down which layers share their weights: they must share the quantization too.
+
+    An embedding counts, and so does a layer that reads the weights through a Transpose.
+    """
     changes = []
     for value in model.graph.initializers.values():
-        users = [use.node for use in value.uses() if use.idx == 1 and _has_weight(use.node)]
-        if len(users) < 2:
+        if len(value.uses()) < 2 and not any(is_op(u.node, "Transpose") for u in value.uses()):
             continue
-        names = [title(node) for node in users]
-        if value.metadata_props.get(SHARED_BY) == "\n".join(names):
+        names = [title(node) for node in _readers(value)]
+        if len(names) < 2 or value.metadata_props.get(SHARED_BY) == "\n".join(names):
             continue
         value.metadata_props[SHARED_BY] = "\n".join(names)
         detail = f"Shares the weights {value.name} with {', '.join(names[1:])}."
@@ -44,9 +47,22 @@ def note_shared_weights(model: ir.Model) -> list[Change]:
     return changes
 
 
+def reads_weight(node: ir.Node, index: int) -> bool:
+    """True if operand `index` of `node` is the weight of a layer."""
+    return is_op(node, *WEIGHT_SLOTS) and WEIGHT_SLOTS[node.op_type] == index
+
+
+def _readers(value: ir.Value) -> list[ir.Node]:
+    """Layers whose weight is `value` or its transposed."""
+    found = []
+    for use in value.uses():
+        if reads_weight(use.node, use.idx):
+            found.append(use.node)
+        elif is_op(use.node, "Transpose"):
+            turned = use.node.outputs[0].uses()
+            found += [u.node for u in turned if reads_weight(u.node, u.idx)]
+    return found
+
+
 def _has_bias(node: ir.Node) -> bool:
     return is_op(node, "Conv", "ConvTranspose", "Gemm")
-
-
-def _has_weight(node: ir.Node) -> bool:
-    return is_op(node, "Conv", "ConvTranspose", "Gemm", "MatMul")

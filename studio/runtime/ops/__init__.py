@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-import onnx_ir as ir
-
 from studio.graph.model import ModelGraph
 from studio.runtime.ops import (
     activation,
     attention,
+    block_quantized,
+    casting,
+    control_flow,
     convolution,
     elementwise,
+    fused,
+    fused_attention,
     generation,
     indexing,
     linear_algebra,
+    linear_attention,
     logic,
+    loss,
     normalization,
     pooling,
     quantization,
+    quantized_layers,
+    random_numbers,
     recurrent,
     reduction,
+    regions,
     resize,
     sampling,
+    sequence,
     shape,
+    signal,
+    skip_normalization,
 )
 from studio.runtime.ops.dtypes import TORCH_DTYPES
 from studio.runtime.ops.registry import MAX_OPSET, Call, Op, find, supported_ops
@@ -31,20 +42,33 @@ __all__ = ["Call", "Op", "find", "is_supported", "supported_ops", "unsupported_o
 FAMILIES = (
     activation,
     attention,
+    block_quantized,
+    casting,
+    control_flow,
     convolution,
     elementwise,
+    fused,
+    fused_attention,
     generation,
     indexing,
     linear_algebra,
+    linear_attention,
     logic,
+    loss,
     normalization,
     pooling,
     quantization,
+    quantized_layers,
+    random_numbers,
     recurrent,
     reduction,
+    regions,
     resize,
     sampling,
+    sequence,
     shape,
+    signal,
+    skip_normalization,
 )
 
 
@@ -60,18 +84,14 @@ def is_supported(domain: str, op_type: str, version: int) -> bool:
 def unsupported_ops(graph: ModelGraph) -> dict[str, list[str]]:
     """What the torch engine cannot compute: "domain::op (opset n)" -> names of the nodes.
 
-    Nodes that hold a subgraph (If, Loop, Scan) and nodes of values torch has no type for count.
+    Nodes of subgraphs count too, and so do nodes of values torch has no type for.
     """
     missing: dict[str, list[str]] = {}
-    for node in graph.nodes():
+    for node in graph.ir.graph.all_nodes():
         version = graph.ir.opset_imports.get(node.domain, 0)
-        nested = any(
-            attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for attribute in node.attributes.values()
-        )
         values = (value for value in (*node.inputs, *node.outputs) if value is not None)
         odd = any(value.dtype is not None and value.dtype not in TORCH_DTYPES for value in values)
-        if nested or odd or not is_supported(node.domain, node.op_type, version):
+        if odd or not is_supported(node.domain, node.op_type, version):
             key = f"{node.domain or 'ai.onnx'}::{node.op_type} (opset {version})"
             missing.setdefault(key, []).append(node.name or "")
     return missing

@@ -33,8 +33,8 @@ def attention(
     """
     flat = q.dim() == 3
     if flat:
-        q = _heads(q, call.get("q_num_heads"))
-        k, v = _heads(k, call.get("kv_num_heads")), _heads(v, call.get("kv_num_heads"))
+        q = heads(q, call.get("q_num_heads"))
+        k, v = heads(k, call.get("kv_num_heads")), heads(v, call.get("kv_num_heads"))
     scale = math.sqrt(call.get("scale") or 1 / math.sqrt(q.shape[-1]))
     if past_key is not None and past_value is not None:
         k, v = torch.cat([past_key, k], 2), torch.cat([past_value, v], 2)
@@ -61,7 +61,7 @@ def attention(
     return (y, keys, values, shown)[: call.outputs]
 
 
-def _heads(x: Tensor, count: int) -> Tensor:
+def heads(x: Tensor, count: int) -> Tensor:
     return x.unflatten(2, (count, -1)).transpose(1, 2)
 
 
@@ -100,6 +100,29 @@ def _bias(
     return bias
 
 
+@op("FlexAttention", domain="ai.onnx.preview", fresh=True)
+def flex_attention(call: Call, q: Tensor, k: Tensor, v: Tensor, *captured: Tensor) -> Tensor:
+    """softmax(score_mod(q k' scale)), then prob_mod, times v; all [N, heads, T, size].
+
+    The two are subgraphs of one tensor and see it in `softmax_precision`, by default float32 or
+    the float64 of q.
+    """
+    wide = torch.promote_types(q.dtype, torch.float32)
+    if call.get("softmax_precision"):
+        wide = torch_dtype(call.get("softmax_precision"))
+    repeats = q.shape[1] // k.shape[1]
+    if repeats > 1:
+        k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    scale = math.sqrt(call.get("scale") or 1 / math.sqrt(q.shape[-1]))
+    scores = ((q * scale) @ (k * scale).transpose(2, 3)).to(wide)
+    if call.get("score_mod") is not None:
+        (scores,) = call.get("score_mod").run((scores,), captured)
+    weights = torch.softmax(scores, -1)
+    if call.get("prob_mod") is not None:
+        (weights,) = call.get("prob_mod").run((weights,), captured)
+    return weights.to(q.dtype) @ v
+
+
 @op("RotaryEmbedding", since=23, fresh=True)
 def rotary_embedding(
     call: Call, x: Tensor, cos: Tensor, sin: Tensor, positions: Tensor | None = None
@@ -108,16 +131,22 @@ def rotary_embedding(
     flat = x.dim() == 3
     states = x.unflatten(2, (call.get("num_heads"), -1)) if flat else x.transpose(1, 2)
     size = call.get("rotary_embedding_dim", 0) or states.shape[-1]
-    turned, kept = states[..., :size], states[..., size:]
     if positions is not None:
         cos, sin = cos[positions], sin[positions]
-    cos, sin = cos.unsqueeze(2), sin.unsqueeze(2)
-    interleaved = call.get("interleaved", 0)
+    result = rotated(states, cos.unsqueeze(2), sin.unsqueeze(2), size, call.get("interleaved", 0))
+    return result.flatten(2) if flat else result.transpose(1, 2)
+
+
+def rotated(states: Tensor, cos: Tensor, sin: Tensor, size: int, interleaved: bool) -> Tensor:
+    """states [..., D] with the pairs of the first `size` features turned by the angles given.
+
+    A pair is two neighbours if `interleaved`, else one of each half; cos and sin are [..., size/2].
+    """
+    turned, kept = states[..., :size], states[..., size:]
     if interleaved:
         first, second = turned[..., 0::2], turned[..., 1::2]
     else:
         first, second = turned.chunk(2, -1)
     pair = (cos * first - sin * second, sin * first + cos * second)
     turned = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
-    result = torch.cat([turned, kept], -1)
-    return result.flatten(2) if flat else result.transpose(1, 2)
+    return torch.cat([turned, kept], -1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from studio.runtime.ops.registry import Call, op
-from studio.runtime.ops.windows import pad_spatial, window
+from studio.runtime.ops.windows import Window, pad_spatial, window
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -72,11 +74,29 @@ def conv_integer(
 
 @op("Col2Im", since=18, host=(1, 2), fresh=True)
 def col2im(call: Call, x: Tensor, image: Tensor, block: Tensor) -> Tensor:
-    """Sums the columns x [N, C * prod(block), L] into images [N, C, *image] (2-d)."""
+    """Sums the columns x [N, C * prod(block), L] into images [N, C, *image]."""
     size, kernel = image.tolist(), block.tolist()
-    if len(size) != 2:
-        raise ValueError(f"Col2Im is done for images of 2 dimensions, not {len(size)}")
     win = window(call, size, kernel)
     padded = [n + b + e for n, b, e in zip(size, win.begin, win.end, strict=True)]
-    folded = F.fold(x, tuple(padded), tuple(kernel), win.dilations, 0, win.strides)
+    if len(size) == 2:
+        folded = F.fold(x, tuple(padded), tuple(kernel), win.dilations, 0, win.strides)
+    else:
+        where = _column_targets(padded, win).to(x.device)
+        columns = x.reshape(x.shape[0], -1, where.numel())
+        zeros = x.new_zeros(x.shape[0], columns.shape[1], math.prod(padded))
+        folded = zeros.index_add(2, where.reshape(-1), columns)
+        folded = folded.reshape(*columns.shape[:2], *padded)
     return pad_spatial(folded, [-n for n in win.begin], [-n for n in win.end])
+
+
+def _column_targets(padded: list[int], win: Window) -> Tensor:
+    """Flat position in the padded image of each (tap of the block, place of the block)."""
+    rank = len(padded)
+    where = torch.zeros([1] * (2 * rank), dtype=torch.int64)
+    for i, length in enumerate(padded):
+        places = (length - win.extents[i]) // win.strides[i] + 1
+        shape = [1] * (2 * rank)
+        shape[i], shape[rank + i] = win.kernel[i], places
+        taps = torch.arange(win.kernel[i]).unsqueeze(1) * win.dilations[i]
+        where = where * length + (taps + torch.arange(places) * win.strides[i]).reshape(shape)
+    return where

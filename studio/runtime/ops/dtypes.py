@@ -9,7 +9,7 @@ from torch import Tensor
 
 _T = ir.DataType
 
-# torch has no 2- and 4-bit integers; they are held in 8 bits.
+# torch has no types of 2 and 4 bits; their values are held in 8 bits.
 TORCH_DTYPES: dict[ir.DataType, torch.dtype] = {
     _T.FLOAT: torch.float32,
     _T.DOUBLE: torch.float64,
@@ -32,6 +32,8 @@ TORCH_DTYPES: dict[ir.DataType, torch.dtype] = {
     _T.FLOAT8E4M3FNUZ: torch.float8_e4m3fnuz,
     _T.FLOAT8E5M2: torch.float8_e5m2,
     _T.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
+    _T.FLOAT8E8M0: torch.float8_e8m0fnu,
+    _T.FLOAT4E2M1: torch.float8_e4m3fn,
     _T.COMPLEX64: torch.complex64,
     _T.COMPLEX128: torch.complex128,
 }
@@ -49,6 +51,8 @@ INTEGER_RANGES: dict[ir.DataType, tuple[int, int]] = {
     _T.INT32: (-(2**31), 2**31 - 1),
 }
 
+NARROW_INTEGERS = frozenset({_T.INT2, _T.UINT2, _T.INT4, _T.UINT4})
+
 # torch stores these but has next to no arithmetic for them.
 STORAGE_ONLY = frozenset({torch.uint16, torch.uint32, torch.uint64})
 
@@ -58,6 +62,7 @@ _BIT_VIEWS = {
     "float8_e4m3fnuz": (np.uint8, torch.float8_e4m3fnuz),
     "float8_e5m2": (np.uint8, torch.float8_e5m2),
     "float8_e5m2fnuz": (np.uint8, torch.float8_e5m2fnuz),
+    "float8_e8m0fnu": (np.uint8, torch.float8_e8m0fnu),
 }
 _NARROW = {"int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint8}
 
@@ -65,12 +70,17 @@ _NARROW = {"int4": np.int8, "uint4": np.uint8, "int2": np.int8, "uint2": np.uint
 def torch_dtype(dtype: ir.DataType | int) -> torch.dtype:
     """The dtype that holds elements of the ONNX type `dtype`.
 
-    Raises TypeError for types torch cannot hold (strings, 4-bit floats).
+    Raises TypeError for types torch cannot hold (strings, 6-bit floats).
     """
     known = TORCH_DTYPES.get(ir.DataType(dtype))
     if known is None:
         raise TypeError(f"torch has no type for ONNX {ir.DataType(dtype).name}")
     return known
+
+
+def onnx_dtype(dtype: torch.dtype) -> ir.DataType:
+    """The ONNX type whose elements `dtype` holds; the wider one where it holds several."""
+    return next(known for known, holder in TORCH_DTYPES.items() if holder == dtype)
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
@@ -81,6 +91,8 @@ def from_numpy(array: np.ndarray) -> Tensor:
     name = array.dtype.name
     if name in _NARROW:
         return torch.from_numpy(array.astype(_NARROW[name]))
+    if name == "float4_e2m1fn":
+        return torch.from_numpy(array.astype(np.float32)).to(torch.float8_e4m3fn)
     if not array.flags.writeable or not array.flags.c_contiguous:
         array = array.copy(order="C")
     if name in _BIT_VIEWS:

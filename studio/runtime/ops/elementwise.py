@@ -104,22 +104,22 @@ def _many(function: Callable[[Tensor, Tensor], Tensor], tensors: tuple[Tensor, .
     return reduce(lambda a, b: _wide(function, a, b), tensors)
 
 
-@op("Max", since=8)
+@op("Max", since=6)
 def maximum(call: Call, *tensors: Tensor) -> Tensor:
     return _many(torch.maximum, tensors)
 
 
-@op("Min", since=8)
+@op("Min", since=6)
 def minimum(call: Call, *tensors: Tensor) -> Tensor:
     return _many(torch.minimum, tensors)
 
 
-@op("Sum", since=8)
+@op("Sum", since=6)
 def sum_(call: Call, *tensors: Tensor) -> Tensor:
     return _many(torch.add, tensors)
 
 
-@op("Mean", since=8)
+@op("Mean", since=6)
 def mean(call: Call, *tensors: Tensor) -> Tensor:
     return _many(torch.add, tensors) / len(tensors)
 

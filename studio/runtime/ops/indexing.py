@@ -10,7 +10,7 @@ from studio.runtime.ops.registry import Call, Result, op
 _SCATTER_REDUCE = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
 
-def _positive(indices: Tensor, length: int) -> Tensor:
+def positive(indices: Tensor, length: int) -> Tensor:
     """Negative indices count from the end."""
     return torch.where(indices < 0, indices + length, indices).to(torch.int64)
 
@@ -18,14 +18,14 @@ def _positive(indices: Tensor, length: int) -> Tensor:
 @op("Gather", fresh=True)
 def gather(call: Call, x: Tensor, indices: Tensor) -> Tensor:
     axis = call.get("axis", 0) % x.dim()
-    picked = x.index_select(axis, _positive(indices.reshape(-1), x.shape[axis]))
+    picked = x.index_select(axis, positive(indices.reshape(-1), x.shape[axis]))
     return picked.reshape(x.shape[:axis] + indices.shape + x.shape[axis + 1 :])
 
 
 @op("GatherElements", since=11, fresh=True)
 def gather_elements(call: Call, x: Tensor, indices: Tensor) -> Tensor:
     axis = call.get("axis", 0)
-    return x.gather(axis, _positive(indices, x.shape[axis]))
+    return x.gather(axis, positive(indices, x.shape[axis]))
 
 
 def _nd_index(indices: Tensor, batch: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -46,7 +46,7 @@ def gather_nd(call: Call, x: Tensor, indices: Tensor) -> Tensor:
 @op("ScatterElements", "Scatter", since=9, fresh=True)
 def scatter_elements(call: Call, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     axis, reduction = call.get("axis", 0), call.get("reduction", "none")
-    where = _positive(indices, x.shape[axis])
+    where = positive(indices, x.shape[axis])
     if reduction == "none":
         return x.scatter(axis, where, updates)
     return x.scatter_reduce(axis, where, updates, _SCATTER_REDUCE[reduction])
@@ -62,7 +62,7 @@ def scatter_nd(call: Call, x: Tensor, indices: Tensor, updates: Tensor) -> Tenso
     # One flat row of x for each index tuple.
     row = torch.zeros(indices.shape[:-1], dtype=torch.int64, device=x.device)
     for i in range(depth):
-        row = row * x.shape[i] + _positive(indices[..., i], x.shape[i])
+        row = row * x.shape[i] + positive(indices[..., i], x.shape[i])
     rows = x.reshape(-1, *x.shape[depth:])
     values = updates.reshape(-1, *x.shape[depth:])
     target = row.reshape([-1] + [1] * (values.dim() - 1)).expand_as(values)

@@ -40,9 +40,12 @@ def instance_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor) -
     return F.instance_norm(x, weight=scale, bias=bias, eps=call.get("epsilon", 1e-5))
 
 
-@op("LayerNormalization", since=17, fresh=True)
+@op("LayerNormalization", fresh=True)
 def layer_normalization(call: Call, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Result:
-    """Outputs 2 and 3 are the mean and the reciprocal of the standard deviation."""
+    """Outputs 2 and 3 are the mean and the reciprocal of the standard deviation.
+
+    ONNX has the op since opset 17; onnxruntime writes it into models of any.
+    """
     axis, epsilon = call.get("axis", -1) % x.dim(), call.get("epsilon", 1e-5)
     shape = x.shape[axis:]
     whole = scale.shape == shape and (bias is None or bias.shape == shape)

@@ -6,13 +6,14 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from studio.runtime.ops.casting import four_bit_float
 from studio.runtime.ops.convolution import conv_integer
-from studio.runtime.ops.dtypes import INTEGER_RANGES, torch_dtype
+from studio.runtime.ops.dtypes import INTEGER_RANGES, onnx_dtype, torch_dtype
 from studio.runtime.ops.linear_algebra import integer_product
 from studio.runtime.ops.registry import Call, op
 
 
-def _aligned(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
+def aligned(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     """`values` (scale or zero point) shaped to broadcast over x: whole, per channel or blocked."""
     if values.numel() == 1 and values.dim() <= 1:
         return values.reshape([])
@@ -24,11 +25,16 @@ def _aligned(values: Tensor, x: Tensor, axis: int, block: int) -> Tensor:
     return values.reshape(shape)
 
 
-def _quantized(steps: Tensor, zero: Tensor | None, dtype: ir.DataType) -> Tensor:
-    """Round half to even, add the zero point, saturate."""
+def quantized(
+    steps: Tensor, zero: Tensor | None, dtype: ir.DataType, saturate: bool = True
+) -> Tensor:
+    """Round half to even, add the zero point, saturate (8-bit floats only if asked to)."""
+    if dtype == ir.DataType.FLOAT4E2M1:
+        return four_bit_float(steps)
     if dtype not in INTEGER_RANGES:
         largest = torch.finfo(torch_dtype(dtype)).max
-        return steps.clamp(-largest, largest).to(torch_dtype(dtype))
+        steps = steps.clamp(-largest, largest) if saturate else steps
+        return steps.to(torch_dtype(dtype))
     low, high = INTEGER_RANGES[dtype]
     whole = torch.round(steps)
     if zero is not None:
@@ -45,9 +51,12 @@ def quantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None = 
     if dtype is None:
         dtype = ir.DataType(call.get("output_dtype", 0) or ir.DataType.UINT8)
         if zero is not None:
-            dtype = ir.DataType[str(zero.dtype).removeprefix("torch.").upper()]
-    steps = x.float() / _aligned(scale, x, axis, block).float()
-    return _quantized(steps, None if zero is None else _aligned(zero, x, axis, block), dtype)
+            dtype = onnx_dtype(zero.dtype)
+    # float64 stays itself; the halves are divided as float32.
+    wide = torch.promote_types(torch.promote_types(x.dtype, scale.dtype), torch.float32)
+    steps = x.to(wide) / aligned(scale, x, axis, block).to(wide)
+    start = None if zero is None else aligned(zero, x, axis, block)
+    return quantized(steps, start, dtype, bool(call.get("saturate", 1)))
 
 
 @op("DequantizeLinear", since=10, fresh=True)
@@ -56,8 +65,8 @@ def dequantize_linear(call: Call, x: Tensor, scale: Tensor, zero: Tensor | None 
     axis, block = call.get("axis", 1), call.get("block_size", 0)
     steps = x.to(torch.float32)
     if zero is not None:
-        steps = steps - _aligned(zero, x, axis, block).to(torch.float32)
-    return (steps * _aligned(scale, x, axis, block)).to(scale.dtype)
+        steps = steps - aligned(zero, x, axis, block).to(torch.float32)
+    return (steps * aligned(scale, x, axis, block)).to(scale.dtype)
 
 
 @op("DynamicQuantizeLinear", since=11, fresh=True)
@@ -66,14 +75,14 @@ def dynamic_quantize_linear(call: Call, x: Tensor) -> tuple[Tensor, Tensor, Tens
     low, high = x.amin().clamp(max=0), x.amax().clamp(min=0)
     scale = (high - low) / 255
     zero = torch.round(-low / scale).clamp(0, 255)
-    return _quantized(x / scale, zero, ir.DataType.UINT8), scale, zero.to(torch.uint8)
+    return quantized(x / scale, zero, ir.DataType.UINT8), scale, zero.to(torch.uint8)
 
 
 def _requantized(sums: Tensor, factor: Tensor, zero: Tensor, call: Call, index: int) -> Tensor:
     dtype = call.type_of(index)
     if dtype is None:
         dtype = ir.DataType.INT8 if zero.dtype == torch.int8 else ir.DataType.UINT8
-    return _quantized(sums * factor, zero, dtype)
+    return quantized(sums * factor, zero, dtype)
 
 
 @op("QLinearConv", since=10, fresh=True)

@@ -1,4 +1,7 @@
-"""Recurrent layers, one step after the other. Gate orders and equations as in the ONNX spec."""
+"""Recurrent layers, one step after the other where torch has no kernel for them.
+
+Gate orders and equations as in the ONNX spec.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,46 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from studio.runtime.ops.fused_recurrent import is_common, run_fused
 from studio.runtime.ops.registry import Call, Result, op
 
 Activation = Callable[[Tensor], Tensor]
-_ACTIVATIONS: dict[str, Activation] = {
+_PLAIN: dict[str, Activation] = {
     "Relu": torch.relu,
     "Tanh": torch.tanh,
     "Sigmoid": torch.sigmoid,
     "Softsign": F.softsign,
     "Softplus": F.softplus,
 }
+# The function of x, alpha and beta; the defaults of those it has.
+_WITH_PARAMETERS: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
+    "LeakyRelu": (lambda x, alpha: F.leaky_relu(x, alpha), (0.01,)),
+    "ThresholdedRelu": (lambda x, alpha: F.threshold(x, alpha, 0.0), (1.0,)),
+    "Elu": (lambda x, alpha: F.elu(x, alpha), (1.0,)),
+    "Affine": (lambda x, alpha, beta: alpha * x + beta, (1.0, 0.0)),
+    "ScaledTanh": (lambda x, alpha, beta: alpha * torch.tanh(beta * x), (1.0, 1.0)),
+    "HardSigmoid": (lambda x, alpha, beta: (alpha * x + beta).clamp(0, 1), (0.2, 0.5)),
+}
+
+
+def _with(function: Callable[..., Tensor], numbers: list[float]) -> Activation:
+    return lambda x: function(x, *numbers)
+
+
+def _activations(call: Call, names: list[str]) -> list[Activation]:
+    """One function a name; `activation_alpha` and `_beta` go to those that have one, in order."""
+    given = [iter(call.get(f"activation_{name}") or ()) for name in ("alpha", "beta")]
+    chosen: list[Activation] = []
+    for name in names:
+        if name in _PLAIN:
+            chosen.append(_PLAIN[name])
+            continue
+        if name not in _WITH_PARAMETERS:
+            raise ValueError(f"no activation {name}")
+        function, defaults = _WITH_PARAMETERS[name]
+        numbers = [next(values, default) for values, default in zip(given, defaults, strict=False)]
+        chosen.append(_with(function, numbers))
+    return chosen
 
 
 @dataclass(frozen=True)
@@ -97,14 +130,17 @@ def _run(
     if batch_first:
         x = x.transpose(0, 1)
         start = [None if s is None else s.transpose(0, 1) for s in start]
+    if lengths is not None and bool((lengths == len(x)).all()):
+        lengths = None
+    if is_common(call, x, w.shape[0], (lengths, peephole)):
+        return _laid_out(call, *run_fused(call, x, w, r, b, start))
     steps, batch, directions, size = x.shape[0], x.shape[1], w.shape[0], r.shape[-1]
     names = call.get("activations") or defaults * directions
-    unknown = sorted(set(names) - set(_ACTIVATIONS))
-    if unknown:
-        raise ValueError(f"no activation {', '.join(unknown)}")
-    count = len(defaults)
-    at = torch.arange(steps, device=x.device).unsqueeze(1)
-    whole = at < steps if lengths is None else at < lengths.to(x.device)
+    activations, count = _activations(call, names), len(defaults)
+    valid = None
+    if lengths is not None:
+        at = torch.arange(steps, device=x.device).reshape(-1, 1, 1)
+        valid = at < lengths.to(x.device).reshape(-1, 1)
     sequences, finals = [], []
     for index in range(directions):
         gates = w.shape[1]
@@ -115,7 +151,7 @@ def _run(
             wb=biases[:gates],
             rb=biases[gates:],
             peephole=None if peephole is None else peephole[index],
-            activations=[_ACTIVATIONS[n] for n in names[index * count : (index + 1) * count]],
+            activations=activations[index * count : (index + 1) * count],
         )
         zero = x.new_zeros(batch, size)
         state = tuple(zero if s is None else s[index] for s in start)
@@ -124,20 +160,27 @@ def _run(
         outputs: list[Tensor] = [zero] * steps
         for t in reversed(range(steps)) if backward else range(steps):
             stepped = cell(call, direction, projected[t], state)
-            valid = whole[t].reshape(-1, 1)
+            if valid is None:
+                state, outputs[t] = stepped, stepped[0]
+                continue
             pairs = zip(stepped, state, strict=True)
-            state = tuple(torch.where(valid, new, old) for new, old in pairs)
-            outputs[t] = torch.where(valid, stepped[0], zero)
+            state = tuple(torch.where(valid[t], new, old) for new, old in pairs)
+            outputs[t] = torch.where(valid[t], stepped[0], zero)
         sequences.append(torch.stack(outputs))
         finals.append(state)
     y = torch.stack(sequences, 1)
     last = [torch.stack(parts) for parts in zip(*finals, strict=True)]
-    if batch_first:
+    return _laid_out(call, y, last)
+
+
+def _laid_out(call: Call, y: Tensor, last: list[Tensor]) -> Result:
+    """The outputs with the batch where `layout` puts it: behind the time, or in front."""
+    if call.get("layout", 0):
         y, last = y.permute(2, 0, 1, 3), [s.transpose(0, 1) for s in last]
     return (y, *last)[: call.outputs]
 
 
-@op("RNN", since=7, fresh=True)
+@op("RNN", since=7, host=(4,), fresh=True)
 def rnn(
     call: Call,
     x: Tensor,
@@ -150,7 +193,7 @@ def rnn(
     return _run(call, _rnn_step, ["Tanh"], x, w, r, b, lengths, [h])
 
 
-@op("GRU", since=7, fresh=True)
+@op("GRU", since=7, host=(4,), fresh=True)
 def gru(
     call: Call,
     x: Tensor,
@@ -163,7 +206,7 @@ def gru(
     return _run(call, _gru_step, ["Sigmoid", "Tanh"], x, w, r, b, lengths, [h])
 
 
-@op("LSTM", since=7, fresh=True)
+@op("LSTM", since=7, host=(4,), fresh=True)
 def lstm(
     call: Call,
     x: Tensor,

@@ -10,7 +10,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-Result = Tensor | tuple[Tensor | None, ...]
+# A sequence is a list; an empty optional value is None.
+Value = Tensor | list[Tensor] | None
+Result = Tensor | tuple[Value, ...]
 OpFunction = Callable[..., Result]
 F = TypeVar("F", bound=OpFunction)
 

@@ -8,20 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from studio.runtime.ops.dtypes import torch_dtype
-from studio.runtime.ops.registry import Call, Result, op
-
-_LARGEST = {
-    torch.float8_e4m3fn: 448.0,
-    torch.float8_e4m3fnuz: 240.0,
-    torch.float8_e5m2: 57344.0,
-    torch.float8_e5m2fnuz: 57344.0,
-}
+from studio.runtime.ops.registry import Call, Result, Value, op
 
 
 @op("Identity")
-def identity(call: Call, x: Tensor) -> Tensor:
-    return x
+def identity(call: Call, x: Value) -> Result:
+    return (x,)
 
 
 @op("Dropout", since=7, host=(1, 2))
@@ -79,7 +71,7 @@ def squeeze(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
 @op("Unsqueeze", host=(1,))
 def unsqueeze(call: Call, x: Tensor, axes: Tensor | None = None) -> Tensor:
     """Axes are an attribute before opset 13; they count in the result."""
-    chosen = call.get("axes") if axes is None else axes.tolist()
+    chosen = call.get("axes") if axes is None else axes.reshape(-1).tolist()
     rank = x.dim() + len(chosen)
     for axis in sorted(axis + rank if axis < 0 else axis for axis in chosen):
         x = x.unsqueeze(axis)
@@ -190,28 +182,6 @@ def _padded_index(length: int, begin: int, end: int, mode: str, device: torch.de
     period = max(1, 2 * (len(kept) - 1))
     where = where % period
     return kept[torch.minimum(where, period - where)]
-
-
-@op("Cast", since=6)
-def cast(call: Call, x: Tensor) -> Tensor:
-    """Floats outside an 8-bit float's range become its largest value unless `saturate` is 0."""
-    return _convert(x, torch_dtype(call.get("to")), bool(call.get("saturate", 1)))
-
-
-@op("CastLike", since=15)
-def cast_like(call: Call, x: Tensor, like: Tensor) -> Tensor:
-    return _convert(x, like.dtype, bool(call.get("saturate", 1)))
-
-
-def _convert(x: Tensor, dtype: torch.dtype, saturate: bool) -> Tensor:
-    if saturate and dtype in _LARGEST and x.dtype not in _LARGEST:
-        x = x.to(torch.float32).clamp(-_LARGEST[dtype], _LARGEST[dtype])
-    return x.to(dtype)
-
-
-@op("BitCast", since=26)
-def bit_cast(call: Call, x: Tensor) -> Tensor:
-    return x.view(torch_dtype(call.get("to")))
 
 
 @op("DepthToSpace")

@@ -1,0 +1,218 @@
+"""Weights and biases: integers behind DequantizeLinear, or floats between Q and DQ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from studio.graph.edit import (
+    Names,
+    add_constant,
+    array_of,
+    input_of,
+    int_attribute,
+    ints_attribute,
+    is_op,
+)
+from studio.graph.quantized.found import (
+    BITS_NOTE,
+    INTEGER_BITS,
+    FoundQuantization,
+    NotLiftable,
+    Parameters,
+    is_dequantize,
+    is_quantize,
+    read_parameters,
+)
+
+if TYPE_CHECKING:
+    from studio.graph.quantized.lift import Notes
+
+ENDINGS = ("_quantized", "_DequantizeLinear_Output", "_dequantized", "_qdq")
+"""What quantizers append to the name of a constant."""
+
+Records = dict[ir.Value, FoundQuantization]
+
+
+def lift_constants(graph: ir.Graph, names: Names, records: Records, notes: Notes) -> None:
+    """Replace every DequantizeLinear of a constant, and every Q/DQ pair on one, by a float constant
+    with its record; a Transpose behind it is done at once."""
+    known: dict[tuple[object, ...], ir.Value] = {}
+    for node in list(graph):
+        if not is_dequantize(node):
+            continue
+        constant = _from_integers(node, graph, names, records, notes, known)
+        if constant is None:
+            constant = _from_pair(node, graph, names, records, known)
+        if constant is None:
+            continue
+        for use in list(node.outputs[0].uses()):
+            use.node.replace_input_with(use.idx, constant)
+        if not node.outputs[0].is_graph_output():  # else it stays for that alone
+            graph.remove(node, safe=True)
+    for node in list(graph):
+        _transpose(node, graph, names, records)
+
+
+def _from_integers(
+    node: ir.Node,
+    graph: ir.Graph,
+    names: Names,
+    records: Records,
+    notes: Notes,
+    known: dict[tuple[object, ...], ir.Value],
+) -> ir.Value | None:
+    data = node.inputs[0]
+    integers = array_of(data)
+    if data is None or integers is None:
+        return None
+    try:
+        parameters = read_parameters(node)
+    except NotLiftable as problem:
+        floats = _unusual(node, integers)
+        if floats is None:
+            return None
+        notes.add(f"The constants of {{}} became float and stay float ({problem}).", node)
+        return add_constant(graph, _name(node, data, names), floats)
+    key = (id(data), parameters.key)
+    if key not in known:
+        whole = integers.astype(np.int64)
+        floats = dequantize(whole, parameters)
+        exact = np.array_equal(quantize(floats, parameters), whole)
+        value = add_constant(graph, _name(node, data, names), floats)
+        bits = int(node.metadata_props.get(BITS_NOTE, 0)) or None
+        records[value] = parameters.found(bits, None if exact else whole)
+        known[key] = value
+    return known[key]
+
+
+def _from_pair(
+    node: ir.Node,
+    graph: ir.Graph,
+    names: Names,
+    records: Records,
+    known: dict[tuple[object, ...], ir.Value],
+) -> ir.Value | None:
+    """Float constant -> Q -> DQ: the constant stays what it is."""
+    data = node.inputs[0]
+    quantize_node = None if data is None else data.producer()
+    if quantize_node is None or not is_quantize(quantize_node):
+        return None
+    source = quantize_node.inputs[0]
+    floats = array_of(source)
+    if source is None or floats is None or floats.dtype != np.float32:
+        return None
+    try:
+        parameters, before = read_parameters(node), read_parameters(quantize_node)
+    except NotLiftable:
+        return None
+    if parameters.key != before.key:
+        return None
+    key = (id(source), parameters.key)
+    if key not in known:
+        # other readers of the constant keep the unrounded one
+        alone = len(source.uses()) == 1
+        value = source if alone else add_constant(graph, names.fresh(f"{source.name}_1"), floats)
+        records[value] = parameters.found(int(node.metadata_props.get(BITS_NOTE, 0)) or None)
+        known[key] = value
+    return known[key]
+
+
+def dequantize(integers: npt.NDArray[np.int64], parameters: Parameters) -> npt.NDArray[np.float32]:
+    """Float values of `integers` in float32, as onnxruntime computes them."""
+    scale, zero_point = _aligned(parameters, integers.ndim)
+    result: npt.NDArray[np.float32] = (integers - zero_point).astype(np.float32) * scale
+    return result
+
+
+def quantize(floats: npt.NDArray[np.float32], parameters: Parameters) -> npt.NDArray[np.int64]:
+    """Integers of `floats`: divide in float32, round half to even, saturate."""
+    scale, zero_point = _aligned(parameters, floats.ndim)
+    bits, signed = INTEGER_BITS[parameters.dtype]
+    low = -(2 ** (bits - 1)) if signed else 0
+    steps = np.rint(np.divide(floats, scale, dtype=np.float32)).astype(np.float64) + zero_point
+    return np.clip(steps, low, low + 2**bits - 1).astype(np.int64)
+
+
+def _aligned(
+    parameters: Parameters, rank: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    if parameters.axis is None:
+        return parameters.scale, parameters.zero_point
+    shape = [1] * rank
+    shape[parameters.axis] = -1
+    return parameters.scale.reshape(shape), parameters.zero_point.reshape(shape)
+
+
+def _unusual(node: ir.Node, values: np.ndarray) -> np.ndarray | None:
+    """Float values of constants in blocks, in 8-bit floats, or with a float16 scale."""
+    scale, zero_point = array_of(input_of(node, 1)), array_of(input_of(node, 2))
+    if scale is None or (input_of(node, 2) is not None and zero_point is None):
+        return None
+    axis, block = int_attribute(node, "axis", 1), int_attribute(node, "block_size", 0)
+    dtype = np.dtype(scale.dtype)
+    wanted = int_attribute(node, "output_dtype", 0)
+    if wanted:
+        dtype = ir.DataType(wanted).numpy()
+
+    def spread(array: np.ndarray) -> np.ndarray:
+        """`array` with the shape of `values`, or one that broadcasts to it."""
+        if array.size == 1:
+            return array.reshape(())
+        if block:
+            repeated = np.repeat(array, block, axis=axis)
+            return np.take(repeated, range(values.shape[axis]), axis=axis)
+        return array.reshape([-1 if i == axis % values.ndim else 1 for i in range(values.ndim)])
+
+    try:
+        plain = values.astype(np.float32)
+        if zero_point is not None:
+            plain = plain - spread(zero_point.astype(np.float32))
+        return (plain * spread(scale.astype(np.float32))).astype(dtype)
+    except (IndexError, ValueError):
+        return None  # shapes that do not fit together; the node stays
+
+
+def _name(node: ir.Node, data: ir.Value, names: Names) -> str:
+    """The constant's name before it was quantized, as far as that can be told."""
+    output, stored = node.outputs[0].name or "", data.name or ""
+    for name in (stored, output):
+        plain = plain_name(name)
+        if plain and plain != output:
+            return names.fresh(plain)
+    if not output or node.outputs[0].is_graph_output():
+        return names.fresh(plain_name(stored) or stored)
+    node.outputs[0].name = None  # the constant takes it over
+    return output
+
+
+def plain_name(name: str) -> str:
+    """`name` without what a quantizer appended to it; empty if it appended nothing."""
+    ending = next((ending for ending in ENDINGS if name.endswith(ending)), "")
+    return name.removesuffix(ending) if ending else ""
+
+
+def _transpose(node: ir.Node, graph: ir.Graph, names: Names, records: Records) -> None:
+    source = input_of(node, 0)
+    if not is_op(node, "Transpose") or source is None or source not in records:
+        return
+    array, record, output = array_of(source), records[source], node.outputs[0]
+    if array is None or output.is_graph_output():
+        return
+    order = ints_attribute(node, "perm") or list(range(array.ndim))[::-1]
+    axis = None if record.axis is None else order.index(record.axis)
+    value = add_constant(
+        graph,
+        names.fresh(f"{source.name}_transposed"),
+        np.ascontiguousarray(array.transpose(order)),
+    )
+    integers = None if record.integers is None else record.integers.transpose(order)
+    records[value] = FoundQuantization(
+        record.scale, record.zero_point, axis, record.bits, record.signed, record.storage_bits,
+        integers,
+    )  # fmt: skip
+    output.replace_all_uses_with(value)
+    graph.remove(node, safe=True)

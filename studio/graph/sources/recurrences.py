@@ -1,0 +1,98 @@
+"""Keep LSTM and GRU layers whole while a module is traced, for sequences of any length.
+
+torch.export asks for the shapes of `aten.lstm` and its kin by their Python decompositions, loops
+over time (torch/_decomp/decompositions.py), and so takes the example's length for a constant, and
+its time to walk through it. The shapes follow from the arguments alone. (`aten.rnn_tanh` is left to
+the loop: the exporter has no operator for it and writes what the loop does.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@contextlib.contextmanager
+def whole_recurrences() -> Iterator[None]:
+    """While this lasts, tracing takes the shapes of recurrent layers from their arguments."""
+    import torch
+    from torch._C import DispatchKey
+    from torch._decomp import decomposition_table
+
+    keys = (DispatchKey.CompositeImplicitAutograd, DispatchKey.Autograd)
+    aten = torch.ops.aten
+    ops = {
+        aten.lstm.input: _lstm,
+        aten.gru.input: _gru,
+    }
+    before: dict[Any, dict[Any, Any]] = {
+        op: {key: op.py_kernels.get(key) for key in keys} for op in ops
+    }
+    table: dict[Any, Any] = {op: decomposition_table[op] for op in ops if op in decomposition_table}
+    try:
+        for op, shapes in ops.items():
+            _use(op, dict.fromkeys(keys, shapes))
+            decomposition_table[op] = shapes  # type: ignore[assignment]
+        yield
+    finally:
+        for op, kernels in before.items():
+            _use(op, kernels)
+            decomposition_table.pop(op, None)
+        decomposition_table.update(table)
+
+
+def _use(op: Any, kernels: dict[Any, Any]) -> None:
+    for key, kernel in kernels.items():
+        if kernel is None:
+            op.py_kernels.pop(key, None)
+        else:
+            op.py_kernels[key] = kernel
+    op._dispatch_cache.clear()
+
+
+def _output(sequence: Tensor, state: Tensor, bidirectional: bool) -> Tensor:
+    """What the last layer returns for `sequence`, the features of both directions together."""
+    features = state.shape[2] * (2 if bidirectional else 1)
+    return sequence.new_empty((*sequence.shape[:2], features))
+
+
+def _lstm(
+    sequence: Tensor,
+    states: tuple[Tensor, Tensor],
+    params: Any,
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`aten::lstm.input`: output, last hidden and last cell states."""
+    import torch
+
+    hidden, cell = states
+    if hidden.shape[2] != cell.shape[2]:
+        raise RuntimeError("an LSTM with proj_size has no counterpart in ONNX")
+    output = _output(sequence, hidden, bidirectional)
+    return output, torch.empty_like(hidden), torch.empty_like(cell)
+
+
+def _gru(
+    sequence: Tensor,
+    hidden: Tensor,
+    params: Any,
+    has_biases: bool,
+    num_layers: int,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, Tensor]:
+    """`aten::gru.input`: output, last states."""
+    import torch
+
+    return _output(sequence, hidden, bidirectional), torch.empty_like(hidden)

@@ -1,0 +1,4 @@
+"""The zoo: architectures of many families, each taken through the whole product.
+
+python -m tests.zoo [--only NAME ...] [--json FILE] [--table FILE]
+"""
