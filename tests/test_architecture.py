@@ -36,6 +36,7 @@ MAY_KNOW |= {
     "cli": EVERYTHING_BELOW | {"__init__"},
     "app": EVERYTHING_BELOW | {"__init__"},
     "__init__": {"api", "sim"},
+    "__main__": {"cli"},
 }
 GUI_MODULES = {"PySide6", "pyqtgraph", "shiboken6"}
 

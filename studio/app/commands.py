@@ -109,6 +109,24 @@ COMMANDS = (
         _needs_idle_model,
     ),
     Command(
+        "package",
+        "Installed model…",
+        "File",
+        "",
+        "",
+        "Open a PyTorch model of an installed Python package",
+        _needs_idle,
+    ),
+    Command(
+        "inputs",
+        "Model inputs…",
+        "File",
+        "",
+        "",
+        "Open the model again with other shapes, types or fixed values of its inputs",
+        _needs_idle_model,
+    ),
+    Command(
         "close", "Close model", "File", "", "Ctrl+W", "Back to the first screen", _needs_idle_model
     ),
     Command("quit", "Quit", "File", "", "Ctrl+Q", "Close the window"),

@@ -60,7 +60,8 @@ def cost_rows(report: Validation) -> list[Row]:
             runs,
         )
         numbers = (cost.macs, cost.bit_operations, cost.float_bytes, cost.quantized_bytes)
-        keys = (*cells[:2], *(-1 if number is None else number for number in numbers), runs)
+        sizes = tuple(-1.0 if number is None else float(number) for number in numbers)
+        keys: tuple[str | float, ...] = (*cells[:2], *sizes, runs)
         rows.append(Row(cells, layer.name, keys=keys))
     return rows
 

@@ -95,6 +95,8 @@ class MainWindow(QMainWindow):
             "example": files.open_example,
             "save": files.save,
             "save_as": files.save_as,
+            "package": files.open_package,
+            "inputs": files.change_inputs,
             "close": files.close_model,
             "quit": self.close,
             "undo": session.undo_stack.undo,

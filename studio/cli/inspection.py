@@ -44,9 +44,11 @@ def print_inspection(document: Document, *, tensors: bool, as_json: bool) -> Non
             ("layer", "ops", "output", "weights", "activations", "parameters", "MACs", "note"), rows
         )
     print(f"\npreparation ({len(graph.changes)} changes):")
-    for rule in rules(graph):
+    listed = rules(graph)
+    width = max(len(rule.name) for rule in listed)
+    for rule in listed:
         done = str(rule.count) if rule.on else "off (--without)"
-        print(f"  {rule.name:<20} {done:>5}  {rule.description}")
+        print(f"  {rule.name:<{width}} {done:>5}  {rule.description}")
     for warning in (*graph.warnings, *plan.warnings):
         print(f"note: {warning}")
 

@@ -233,6 +233,6 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--requantize",
         action="store_true",
-        help="of a model that is quantized already, keep the weights only and place quantizers anew",
+        help="place quantizers anew in a model that is quantized already",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration in JSON")

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from studio.errors import ModelError
 from studio.graph.model import ModelGraph, ModelSource
 from studio.graph.sources import interface
-from studio.graph.sources.agreement import Agreement, agreement
+from studio.graph.sources.agreement import Agreement, agreement, shut_axes
 from studio.graph.sources.examples import Examples, find_examples, shape_text
 from studio.graph.sources.explain import decisive_line
 from studio.graph.sources.recurrences import whole_recurrences
@@ -90,7 +90,8 @@ def _export(
             elif same in (Agreement.TRACED, Agreement.NONE):
                 why = "with open sizes the exported graph computes something else"
             else:
-                return model, _notes(model, examples, found, fixed_because, reason)
+                notes = _notes(model, examples, found, fixed_because, reason)
+                return model, [*notes, *_shut(model, examples, sizes)]
         if inner:
             fixed_because = fixed_because or why
         else:
@@ -114,6 +115,16 @@ def _notes(
         shown = ", ".join(shape_text(item) for item in examples.inputs)
         notes.append(f"The input size is fixed at {shown} (the batch apart): {computed}.")
     return notes
+
+
+def _shut(model: ir.Model, examples: Examples, sizes: OpenSizes) -> list[str]:
+    """Notes on sizes other than the batch that the exporter made constants."""
+    return [
+        f"The size {examples.inputs[place].shape[axis]} of axis {axis} of"
+        f" {examples.inputs[place].name} is fixed: the module's code depends on it."
+        for place, axis in shut_axes(model, sizes)
+        if axis
+    ]
 
 
 def _run_exporter(module: nn.Module, examples: Examples, sizes: OpenSizes) -> ir.Model:

@@ -133,9 +133,18 @@ def input_specs(graph: ModelGraph) -> list[InputSpec]:
     return specs
 
 
+def example_specs(graph: ModelGraph) -> list[InputSpec]:
+    """`input_specs` with the sizes of the example the model was traced with, but for the batch."""
+    specs = []
+    for spec in input_specs(graph):
+        sizes = graph.example_shape(spec.name)
+        specs.append(replace(spec, shape=(*spec.shape[:1], *sizes[1:])))
+    return specs
+
+
 def default_data(document: Document, path: Path | None = None) -> DataSettings:
     """Data settings for the model's first input, with preprocessing guessed from its shape."""
-    spec = input_specs(document.graph)[0]
+    spec = example_specs(document.graph)[0]
     preprocess = guess_for(spec) if len(spec.shape) == 4 else None
     return DataSettings(path=path, preprocess=preprocess)
 
@@ -144,7 +153,8 @@ def open_dataset(document: Document, settings: DataSettings) -> Dataset:
     """The data of `settings` for the model of `document`. Raises DataError."""
     specs = input_specs(document.graph)
     if settings.path is None:
-        return RandomData(specs, settings.calibration_size, seed=0)
+        examples = example_specs(document.graph)
+        return RandomData(examples, settings.calibration_size, seed=0)
     return open_data(settings.path, specs, settings.preprocess)
 
 
@@ -166,7 +176,7 @@ def batched(graph: ModelGraph, dataset: Dataset, wanted: int | None) -> tuple[Da
     specs = input_specs(graph)
     fixed = [spec.shape[0] for spec in specs if spec.shape and spec.shape[0]]
     if not fixed or fixed[0] is None:
-        return dataset, wanted or cached_batch(specs)
+        return dataset, wanted or cached_batch(example_specs(graph))
     return WholeBatches(dataset, fixed[0]), fixed[0]
 
 

@@ -58,8 +58,8 @@ def load_project(
 ) -> Document:
     """Open a project file and its model.
 
-    Calibration and evaluation made with other weights or another graph are left out, with a warning.
-    Raises ConfigError and what `open_document` raises.
+    Calibration and evaluation made with other weights or another graph are left out, with a
+    warning. Raises ConfigError and what `open_document` raises.
     """
     values = read_json(path, "project")
     base = path.parent.absolute()

@@ -12,7 +12,7 @@ from studio.analysis.validation import Finding, Severity, Validation, validate
 from studio.data.random import RandomData
 from studio.errors import ModelError, StudioError
 from studio.project.document import Document
-from studio.project.steps import batched, input_specs, open_dataset
+from studio.project.steps import batched, example_specs, open_dataset
 from studio.runtime.ops import unsupported_ops
 from studio.sim.target import load_target
 
@@ -59,7 +59,7 @@ def _sample(document: Document) -> Mapping[str, np.ndarray]:
     if document.data is not None:
         dataset = open_dataset(document, document.data).subset(1)
     else:
-        dataset = RandomData(input_specs(document.graph), 1, seed=0)
+        dataset = RandomData(example_specs(document.graph), 1, seed=0)
     usable, size = batched(document.graph, dataset, 1)
     batch = next(iter(usable.batches(size)), None)
     if batch is None:

@@ -33,8 +33,9 @@ def compute_encodings(
     """Encoding of every quantized tensor of `plan` that can be known, in graph order.
 
     Weights, constants and what the model's file says need no statistics; another activation without
-    statistics has no entry, nor has a bias behind it. A bias that would overflow int32 at input scale x weight scale enlarges the
-    weight scale of its channels (fused integer kernels ignore any other bias scale).
+    statistics has no entry, nor has a bias behind it. A bias that would overflow int32 at input
+    scale x weight scale enlarges the weight scale of its channels (fused integer kernels ignore any
+    other bias scale).
     """
     encodings: dict[str, Encoding] = {}
     rows = [plan.tensors[name] for name in plan.quantized]

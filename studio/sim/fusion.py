@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,7 +82,8 @@ def fused_groups(
         if node in taken or node is not unit.last:
             continue
         group = next(
-            filter(None, (_match(unit, ops, units, taken, rounded) for ops in ordered)), FusedGroup((unit,))
+            filter(None, (_match(unit, ops, units, taken, rounded) for ops in ordered)),
+            FusedGroup((unit,)),
         )
         taken.update(group.nodes)
         groups.append(group)

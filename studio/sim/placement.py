@@ -285,7 +285,7 @@ class _Placement:
         name = value.name or ""
         if name in self.tensors:
             return self.tensors[name]
-        reason = _not_quantizable(value)
+        reason = _not_quantizable(value) or float_reason(node.outputs[0])
         if not reason and (unit.kind or slot not in op_rules.data_slots(node)):
             reason = f"parameter of {unit.label}, used in float"
         reason = reason or self.target.float_ops.get(node.op_type, "")

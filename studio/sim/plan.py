@@ -9,7 +9,6 @@ from enum import StrEnum
 from studio.quant.grid import Grid
 from studio.sim.config import LayerSettings
 
-
 FROM_FILE = "file"
 """Observer of a tensor whose encoding the model's file gives: nothing is observed."""
 

@@ -55,7 +55,7 @@ def dequantized_name(tensor: str, is_output: bool) -> str:
 
 
 def required_opset(plan: Plan, weight_storage_bits: int) -> int:
-    """Lowest opset with the integer types `plan` needs: 13, 21 for 4- and 16-bit, 25 for 2-bit ones.
+    """Lowest opset with the integer types `plan` needs: 13; 21 for 4 and 16 bits, 25 for 2.
 
     (ONNX operators QuantizeLinear-13, QuantizeLinear-21, QuantizeLinear-25.)
     """

@@ -141,7 +141,7 @@ def test_reports(full, evaluated, qtbot):
     tensors.table.selectRow(0)
     assert full.session.current == "stem.conv"
     full.actions_table["preparation"].trigger()
-    assert full.workspace.preparation.model.rowCount() == len(evaluated.graph.changes)
+    assert full.workspace.preparation.changes.model.rowCount() == len(evaluated.graph.changes)
     assert bottom.title("problems") == "Problems 0"
     assert full.workspace.problems.empty.isHidden() is False
 

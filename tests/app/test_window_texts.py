@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 from PySide6.QtGui import QFontMetrics
+from quantized_models import quantized_by_onnxruntime
 
 from studio.app import text
+from studio.app.inspector import facts
 from studio.app.status_bar import TimeLeft
 from studio.app.theme import ui_font
 from studio.app.workflow import StepState, two_lines, workflow_steps
 from studio.jobs import Progress
+from studio.project import steps as project_steps
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def test_number(value, shown):
 def test_units():
     assert text.size(999) == "999 B"
     assert text.size(5_100_000) == "5.1 MB"
-    assert text.count(10_800_000) == "10.8 M"
+    assert text.count(10_800_000) == "10.8\N{NO-BREAK SPACE}M"
     assert text.duration(7.2) == "7 s"
     assert text.duration(125) == "2 min 5 s"
     assert text.decibels(14.06) == "14.1 dB"
@@ -95,3 +99,14 @@ def test_workflow_without_and_with_a_document(digits, evaluated):
     assert "top-1" in steps[4].detail
     running = workflow_steps(digits, "Calibrating", "16 of 64")
     assert (running[3].state, running[3].detail) == (StepState.CURRENT, "16 of 64")
+
+
+def test_a_model_that_came_quantized_is_calibrated_from_the_file(tmp_path: Path) -> None:
+    document = project_steps.open_document(quantized_by_onnxruntime(tmp_path, "QDQ"))
+    calibrate = workflow_steps(document)[3]
+    assert (calibrate.state, calibrate.detail) == (StepState.DONE, "From the file")
+    layer = next(layer for layer in document.plan.layers if layer.weights)
+    blocks = facts.encodings(document, layer)
+    assert all("as in the file" in block.reason for block in blocks)
+    edited = document.with_config(document.config.with_layers([layer.name], act_bits=6))
+    assert workflow_steps(edited)[3].state is not StepState.DONE

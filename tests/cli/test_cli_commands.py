@@ -258,7 +258,7 @@ PYTORCH = [
     f"{DIGITS / 'model.py'}:digits_net",
     "--weights",
     DIGITS / "weights.safetensors",
-    "--input-shape",
+    "--input",
     "1,1,8,8",
 ]
 
@@ -300,3 +300,14 @@ def test_the_installed_command_runs() -> None:
     )
     assert result.returncode == 0
     assert "onnxruntime" in result.stdout
+
+
+def test_a_rule_of_preparation_can_be_left_out(cli: Cli) -> None:
+    plain = cli("inspect", MODEL, "--json").json
+    without = cli("inspect", MODEL, "--without", "fold batch norm", "--json").json
+    counts = {rule["name"]: rule["count"] for rule in plain["rules"]}
+    assert counts["fold batch norm"] > 0
+    assert [rule["name"] for rule in without["rules"] if not rule["on"]] == ["fold batch norm"]
+    assert not any(change["rule"] == "fold batch norm" for change in without["changes"])
+    assert "off (--without)" in cli("inspect", MODEL, "--without", "fold batch norm").out
+    assert "does not exist" in cli.fails(6, "inspect", MODEL, "--without", "fold bn")

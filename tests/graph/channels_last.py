@@ -55,7 +55,7 @@ class ChannelsLast:
 
 
 def mobile_net() -> onnx.ModelProto:
-    """A stem with normalisation and Pad, inverted residuals, squeeze and excitation, a classifier."""
+    """Normalisation, Pad and stem, inverted residuals with squeeze and excitation, classifier."""
     net = ChannelsLast()
     x = net.op("Mul", "x", net.constant(np.float32(1 / 127.5)))
     x = net.op("Sub", x, net.constant(np.ones(3, np.float32)))

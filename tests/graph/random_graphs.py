@@ -40,8 +40,9 @@ class RandomGraph:
     def _step(self) -> tuple[str, bool]:
         value, last = self._pick()
         steps = [self._turn, self._turn, self._conv, self._conv, self._batch_norm, self._scale,
-                 self._scale, self._both, self._dense, self._unary, self._reduce, self._concat, self._pad,
-                 self._regroup, self._nothing, self._softmax, self._pool, self._shape]  # fmt: skip
+                 self._scale, self._both, self._dense, self._unary, self._reduce, self._concat,
+                 self._pad, self._regroup, self._nothing, self._softmax, self._pool,
+                 self._shape]  # fmt: skip
         return steps[self.random.integers(len(steps))](value, last)
 
     def _turn(self, value: str, last: bool) -> tuple[str, bool]:

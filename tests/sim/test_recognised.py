@@ -111,7 +111,7 @@ def test_masked_scores_are_in_no_range() -> None:
     sim = studio.QuantSim(graph)
     sim.calibrate(samples())
     plan = sim.plan
-    for name in ("keep", "k1", "inverse", "mask"):
+    for name in ("keep", "k1", "inverse", "mask", "low"):
         assert plan.tensors[name].spec is None
         assert "attention scores" in plan.tensors[name].reason
     assert plan.tensors["masked"].reason == "inside Softmax: one layer"
@@ -133,7 +133,7 @@ def test_exported_file_equals_the_simulation(target: str, tmp_path: Path) -> Non
     checks = {check.tensor: check for check in summary.verification.layers}
     assert {"ln", "q", "p", "gelu"} <= set(checks)
     assert max(check.largest for check in checks.values()) <= 1
-    assert min(check.same for check in checks.values()) > 0.99
+    assert min(check.identical for check in checks.values()) > 0.99
 
 
 def test_recognition_saves_the_accuracy() -> None:
@@ -149,7 +149,7 @@ def test_recognition_saves_the_accuracy() -> None:
         noise = np.asarray(sim(data[0])) - float_y
         quality.append(10 * math.log10(float((float_y**2).sum() / (noise**2).sum())))
     assert quality[0] > 25
-    assert quality[0] > quality[1] + 10
+    assert quality[0] > quality[1] + 6
 
 
 def test_linear_layer_has_weight_and_bias_and_takes_the_activation_behind_it() -> None:
@@ -241,7 +241,9 @@ def test_recurrent_weights_are_quantized_and_biases_say_why_not() -> None:
 
 def test_constant_of_an_einsum_is_a_weight() -> None:
     graph = graph_of(
-        """(float[n, 6, 4] x) => (float[n, 6, 3] y) { y = Einsum<equation = "nij,jk->nik">(x, w) }""",
+        """(float[n, 6, 4] x) => (float[n, 6, 3] y) {
+            y = Einsum<equation = "nij,jk->nik">(x, w)
+        }""",
         w=(4, 3),
     )
     row = place(graph, QuantConfig()).tensors["w"]
@@ -278,7 +280,7 @@ def one_model_per_operator() -> dict[str, onnx.ModelProto]:
     """ONNX's own test models: the first of each operator."""
     found: dict[str, onnx.ModelProto] = {}
     for case in load_model_tests(kind="node"):
-        model = onnx.load(Path(case.model_dir) / "model.onnx")
+        model = case.model
         version = max((item.version for item in model.opset_import if not item.domain), default=0)
         for node in model.graph.node:
             if node.op_type not in found and not node.domain and version:
@@ -286,6 +288,7 @@ def one_model_per_operator() -> dict[str, onnx.ModelProto]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # ONNX computes infinities on purpose
 def test_no_operator_is_left_float_in_silence() -> None:
     """An encoding for every tensor or a reason, whatever the operator."""
     models = one_model_per_operator()

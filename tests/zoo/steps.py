@@ -156,6 +156,14 @@ def compare_other_size(work: Work) -> None:
     result, entry = work.result, work.entry
     if not entry.other_shapes:
         return
+    for item, value in zip(entry.inputs, work.graph.inputs, strict=True):
+        fixed = [
+            axis for axis in item.dynamic if value.shape and isinstance(value.shape[axis], int)
+        ]
+        if fixed:
+            raise WrongError(
+                f"axis {fixed[0]} of {value.name} is fixed. {' '.join(result.warnings)}"
+            )
     engines = Executor(work.graph), float_session(work.graph)
     sized = inputs.make(entry.inputs, entry.other_shapes, seed=3)
     result.size_difference, between = _differences(work, engines, sized)

@@ -74,13 +74,13 @@ def _cells(result: Result) -> list[str]:
         number(result.quantized, "d"),
         number(result.floating, "d"),
         number(result.verified_layers, "d"),
-        "–" if result.identical is None else _percent(result.identical),
+        "–" if result.identical is None else percent(result.identical),
         number(result.steps, "d"),
         number(result.sqnr_db, ".1f"),
         number(result.seconds, ".1f"),
     ]
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """Rounded down: 100 % means all."""
     return "100 %" if share == 1 else f"{int(share * 10000) / 100:.2f} %"

@@ -14,7 +14,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QLabel, QWidget
 
-from studio.app.graph.canvas import MARGIN, PanZoomView
+from studio.app.graph.canvas import DRAG_PIXELS, MARGIN, PanZoomView
 from studio.app.graph.items import ActiveEdges, EdgeChunk, Ink, NodeItem, chunks
 from studio.app.graph.model import (
     GAP_Y,
@@ -57,7 +57,7 @@ class GraphView(PanZoomView):
         self._current = ""
         self._hovered: NodeItem | None = None
         self._start_pending = False
-        self._on_button = False  # the last press was on a box's button
+        self._button_press: QPoint | None = None  # the last press, if on a box's button
         self._matches: list[str] = []
 
         self._active_edges = ActiveEdges(self._ink)
@@ -319,15 +319,18 @@ class GraphView(PanZoomView):
         name = self.node_at(position)
         item = self._items.get(name)
         spot = self.mapToScene(position)
-        self._on_button = item is not None and item.button.contains(item.mapFromScene(spot))
-        if self._on_button:
+        self._button_press = None
+        if item is not None and item.button.contains(item.mapFromScene(spot)):
+            self._button_press = position
             self.toggled.emit(name)
         else:
             self._choose(name, center=False)
 
     def mouseDoubleClickEvent(self, event: QMouseEvent) -> None:
-        name = self.node_at(event.position().toPoint())
-        if name and not self._on_button:
+        position, first = event.position().toPoint(), self._button_press
+        name = self.node_at(position)
+        second = first is not None and (position - first).manhattanLength() < DRAG_PIXELS
+        if name and not second:  # the button has done it at the first click
             (self.toggled if self._items[name].node.toggle else self.activated).emit(name)
 
     def hovered_at(self, position: QPoint) -> None:

@@ -52,7 +52,8 @@ class Pass:
     """One rule of preparation: works in place and says what it changed.
 
     `optional` rules can be switched off; what the studio cannot do without is not. A `last` rule
-    waits until the others have nothing more to do.
+    waits until the others have nothing more to do. `renames`: gives operators other names. `marks`:
+    only writes down what it found, so that no other rule has new work after it.
     """
 
     name: str
@@ -60,6 +61,8 @@ class Pass:
     run: Callable[[ir.Model], list[Change]]
     optional: bool = True
     last: bool = False
+    renames: bool = False
+    marks: bool = False
 
 
 PREPARATION: tuple[Pass, ...] = (
@@ -75,7 +78,13 @@ PREPARATION: tuple[Pass, ...] = (
         lift_constants,
         optional=False,
     ),
-    Pass("names", "Give every operator and tensor a unique name.", fill_names, optional=False),
+    Pass(
+        "names",
+        "Give every operator and tensor a unique name.",
+        fill_names,
+        optional=False,
+        renames=True,
+    ),
     Pass(
         "body constants",
         "Move weights out of branches and loops.",
@@ -110,9 +119,10 @@ PREPARATION: tuple[Pass, ...] = (
         "Name layers after the PyTorch module they come from.",
         name_by_scope,
         optional=False,
+        renames=True,
     ),
     # Before constants are merged: what belongs to a recognised layer stays with it.
-    *(Pass(rule.name, rule.description, rule.run) for rule in RECOGNITION),
+    *(Pass(rule.name, rule.description, rule.run, marks=True) for rule in RECOGNITION),
     Pass("explicit padding", "Write automatic padding down in numbers.", resolve_auto_pad),
     Pass("merge padding", "Merge zero padding into the layer after it.", merge_padding),
     Pass("normalise Gemm", "Multiply Gemm's factors into its constants.", normalise_gemm),
@@ -203,15 +213,19 @@ def prepare(graph: ModelGraph) -> ModelGraph:
     steps = [step for step in PREPARATION if step.name not in without]
     for _ in range(MAX_ROUNDS):
         found: list[Change] = []
+        again = False
         for step in steps:
-            if step.last and found:
+            if step.last and again:
                 continue
-            before = {id(node): node.name for node in model.graph if node.name}
+            before = {id(n): n.name for n in model.graph if n.name} if step.renames else {}
             new = _run(step, model, graph)
-            renamed = {before[id(n)]: n.name or "" for n in model.graph if id(n) in before}
-            found = [replace(c, layer=renamed.get(c.layer, c.layer)) for c in found] + new
+            if before:
+                renamed = {before[id(n)]: n.name or "" for n in model.graph if id(n) in before}
+                found = [replace(c, layer=renamed.get(c.layer, c.layer)) for c in found]
+            found += new
+            again |= bool(new) and not step.marks
         done += found
-        if not found:
+        if not again:
             break
     warnings = [*graph.warnings]
     if "fold batch norm" not in without:

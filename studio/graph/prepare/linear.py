@@ -26,7 +26,7 @@ from studio.graph.edit import (
     replace_node,
 )
 from studio.graph.model import is_float
-from studio.graph.prepare.channels import Affine, backward, forward, rank_of
+from studio.graph.prepare.channels import REGROUPING, Affine, backward, forward, rank_of
 from studio.graph.scopes import title
 
 
@@ -55,6 +55,8 @@ def place_behind(source: ir.Value, affine: Affine) -> Place:
     if layer is None:
         raise CannotFoldError("no layer stands before it")
     name = title(layer)
+    if is_op(layer, *REGROUPING) and only_consumer(value) is not None:
+        raise CannotFoldError(f"{layer.op_type} {name} before it regroups its channels")
     if not is_op(layer, "Conv", "ConvTranspose", "Gemm", "MatMul", "Add"):
         raise CannotFoldError(f"{layer.op_type} {name} before it has no weights")
     if only_consumer(value) is None:

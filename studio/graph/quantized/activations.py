@@ -12,7 +12,7 @@ from studio.graph.quantized.constants import Records
 from studio.graph.quantized.found import (
     INTEGER_BITS,
     FoundQuantization,
-    NotLiftable,
+    NotLiftableError,
     Parameters,
     is_dequantize,
     is_quantize,
@@ -63,7 +63,7 @@ def _pair(node: ir.Node) -> Pair | None:
     output = node.outputs[0]
     try:
         parameters = read_parameters(node)
-    except NotLiftable:
+    except NotLiftableError:
         return None
     bits, limits = INTEGER_BITS[parameters.dtype][0], _limits(output)
     if limits is not None:
@@ -77,7 +77,7 @@ def _pair(node: ir.Node) -> Pair | None:
         if is_dequantize(use.node) and use.idx == 0 and use.node.graph is node.graph:
             try:
                 same = read_parameters(use.node).key == parameters.key
-            except NotLiftable:
+            except NotLiftableError:
                 same = False
             if same and use.node.outputs[0].dtype in (None, ir.DataType.FLOAT):
                 readers.append(use.node)

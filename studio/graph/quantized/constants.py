@@ -21,7 +21,7 @@ from studio.graph.quantized.found import (
     BITS_NOTE,
     INTEGER_BITS,
     FoundQuantization,
-    NotLiftable,
+    NotLiftableError,
     Parameters,
     is_dequantize,
     is_quantize,
@@ -71,7 +71,7 @@ def _from_integers(
         return None
     try:
         parameters = read_parameters(node)
-    except NotLiftable as problem:
+    except NotLiftableError as problem:
         floats = _unusual(node, integers)
         if floats is None:
             return None
@@ -107,7 +107,7 @@ def _from_pair(
         return None
     try:
         parameters, before = read_parameters(node), read_parameters(quantize_node)
-    except NotLiftable:
+    except NotLiftableError:
         return None
     if parameters.key != before.key:
         return None

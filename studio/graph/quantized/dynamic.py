@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from studio.graph.edit import Names, absorb, array_of, input_of, is_op, only_consumer
-from studio.graph.quantized.found import NotLiftable, is_dequantize
+from studio.graph.quantized.found import NotLiftableError, is_dequantize
 from studio.graph.quantized.qlinear import Rewriter
 
 DYNAMIC_OPS = frozenset(
@@ -54,7 +54,7 @@ def lift_dynamic(graph: ir.Graph, names: Names, problems: Problems) -> Expressed
             continue
         try:
             layers.append(rule(rewriter, node))
-        except NotLiftable as problem:
+        except NotLiftableError as problem:
             problems.setdefault((node.op_type, str(problem)), []).append(node.name or "")
             continue
         result.count(node.op_type)
@@ -98,12 +98,12 @@ def _integer_product(rewriter: Rewriter, node: ir.Node) -> str:
     """MatMulInteger or ConvInteger, Cast, Mul(x_scale * w_scale) -> MatMul or Conv."""
     first = _dynamic(node.inputs[0], input_of(node, 2))
     if first is None:
-        raise NotLiftable("its input is not quantized by DynamicQuantizeLinear")
+        raise NotLiftableError("its input is not quantized by DynamicQuantizeLinear")
     weight, weight_zero = node.inputs[1], input_of(node, 3)
     cast = only_consumer(node.outputs[0])
     scaled = only_consumer(cast.outputs[0]) if cast is not None and is_op(cast, "Cast") else None
     if cast is None or scaled is None or not is_op(scaled, "Mul"):
-        raise NotLiftable("its result is not scaled by a Mul behind a Cast")
+        raise NotLiftableError("its result is not scaled by a Mul behind a Cast")
     factor = scaled.inputs[1] if scaled.inputs[0] is cast.outputs[0] else scaled.inputs[0]
     other = _other_scale(factor, first.outputs[1])
     op = "MatMul" if node.op_type == "MatMulInteger" else "Conv"
@@ -161,10 +161,10 @@ def _other_scale(factor: ir.Value | None, scale: ir.Value) -> ir.Value:
     """The weight's scale in x_scale * w_scale."""
     product = None if factor is None else factor.producer()
     if product is None or not is_op(product, "Mul") or scale not in product.inputs:
-        raise NotLiftable("its result is not multiplied by the scales of both inputs")
+        raise NotLiftableError("its result is not multiplied by the scales of both inputs")
     other = product.inputs[1] if product.inputs[0] is scale else product.inputs[0]
     if other is None or (array_of(other) is None and other.producer() is None):
-        raise NotLiftable("the scale of its weight is not known")
+        raise NotLiftableError("the scale of its weight is not known")
     return other
 
 
@@ -172,15 +172,15 @@ def _channel_axis(op: str, weight: ir.Value | None, scale: ir.Value) -> int | No
     """Axis of the constant `weight` that `scale` belongs to; None for a single scale."""
     array, integers = array_of(scale), array_of(weight)
     if array is None or integers is None:
-        raise NotLiftable("its weight is computed while the model runs")
+        raise NotLiftableError("its weight is computed while the model runs")
     if array.size == 1:
         return None
-    if op == "MatMul" and array.shape[-1] == array.size == integers.shape[-1]:
+    if op == "MatMul" and integers.ndim and array.shape[-1] == array.size == integers.shape[-1]:
         return integers.ndim - 1
-    spatial = integers.ndim - 2
+    spatial = max(integers.ndim - 2, 1)
     if op == "Conv" and array.shape[-spatial:] == (1,) * spatial and array.size == len(integers):
         return 0
-    raise NotLiftable("the scales of its weight do not belong to its output channels")
+    raise NotLiftableError("the scales of its weight do not belong to its output channels")
 
 
 def _dynamic_matmul(rewriter: Rewriter, node: ir.Node) -> str:
@@ -210,7 +210,7 @@ def _matmul(
     bias: ir.Value | None,
 ) -> str:
     if scale is None or array_of(weight) is None:
-        raise NotLiftable("its weight is computed while the model runs")
+        raise NotLiftableError("its weight is computed while the model runs")
     operand = rewriter.dequantize(
         node, weight, scale, zero_point, _channel_axis("MatMul", weight, scale)
     )

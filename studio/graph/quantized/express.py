@@ -13,10 +13,12 @@ from studio.graph.prepare.dead_code import remove_dead_code
 from studio.graph.prepare.names import fill_names
 from studio.graph.prepare.shapes import infer_shapes
 from studio.graph.quantized.dynamic import DYNAMIC_OPS, lift_dynamic
-from studio.graph.quantized.found import NotLiftable
+from studio.graph.quantized.found import NotLiftableError
 from studio.graph.quantized.moving import express_moving
 from studio.graph.quantized.qlinear import RULES, Rewriter
 from studio.graph.quantized.weight_blocks import express_matmul_nbits
+
+MISFIT = "its operands do not fit together"
 
 REFUSED = frozenset(
     [
@@ -41,7 +43,7 @@ REFUSED = frozenset(
 
 
 def express_as_qdq(graph: ModelGraph) -> ModelGraph:
-    """`graph` with its QLinear, integer and MatMulNBits operators written in float between Q and DQ.
+    """`graph` with its QLinear, integer and MatMulNBits operators in float between Q and DQ.
 
     Scales and zero points are those of the file; activations that the file quantizes at run time
     (DynamicQuantizeLinear) become float, with a warning. Raises ModelError that names the operators
@@ -63,8 +65,14 @@ def express_as_qdq(graph: ModelGraph) -> ModelGraph:
             continue
         try:
             rule(rewriter, node)
-        except NotLiftable as problem:
+        except NotLiftableError as problem:
             problems.setdefault((node.op_type, str(problem)), []).append(node.name or "")
+            continue
+        except (
+            IndexError,
+            ValueError,
+        ):  # operands missing, or of shapes that contradict each other
+            problems.setdefault((node.op_type, MISFIT), []).append(node.name or "")
             continue
         expressed[node.op_type] = expressed.get(node.op_type, 0) + 1
     express_moving(model.graph, names)
@@ -91,7 +99,7 @@ def _concerned(node: ir.Node) -> bool:
 
 
 def _refuse(graph: ModelGraph, model: ir.Model, problems: dict[tuple[str, str], list[str]]) -> None:
-    reasons = {op: reason for op, reason in problems}
+    reasons = dict(problems.keys())
     left: dict[str, list[str]] = {}
     for body in model.graphs():
         for node in body:

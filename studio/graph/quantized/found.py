@@ -46,7 +46,7 @@ class FoundQuantization:
     integers: npt.NDArray[np.int64] | None = None
 
 
-class NotLiftable(Exception):
+class NotLiftableError(Exception):
     """Why a node's quantization cannot be taken out of the graph, for people."""
 
 
@@ -68,7 +68,7 @@ class Parameters:
     def found(
         self, bits: int | None = None, integers: npt.NDArray[np.int64] | None = None
     ) -> FoundQuantization:
-        """The record of a tensor rounded like this; `bits` where only a part of the type is used."""
+        """The record of a tensor rounded like this; `bits` if only a part of the type is used."""
         storage, signed = INTEGER_BITS[self.dtype]
         return FoundQuantization(
             self.scale, self.zero_point, self.axis, bits or storage, signed, storage, integers
@@ -90,36 +90,39 @@ def _is(node: ir.Node | None, op: str) -> bool:
 
 
 def read_parameters(node: ir.Node) -> Parameters:
-    """Parameters of a Q or DQ node; NotLiftable says what is unusual about them."""
-    data, scale = node.inputs[0], array_of(input_of(node, 1))
+    """Parameters of a Q or DQ node; NotLiftableError says what is unusual about them."""
+    data, scale = input_of(node, 0), array_of(input_of(node, 1))
     zero_value = input_of(node, 2)
     zero_point = array_of(zero_value)
     if scale is None or (zero_value is not None and zero_point is None):
-        raise NotLiftable("its scale or zero point is computed while the model runs")
+        raise NotLiftableError("its scale or zero point is computed while the model runs")
     if int_attribute(node, "block_size", 0):
-        raise NotLiftable("its scales belong to blocks of elements")
+        raise NotLiftableError("its scales belong to blocks of elements")
     dtype = _integer_type(node, data, zero_value)
     if dtype not in INTEGER_BITS:
-        raise NotLiftable(f"its values are {dtype.name.lower()}, not integers")
+        raise NotLiftableError(f"its values are {dtype.name.lower()}, not integers")
     if scale.dtype != np.float32:
-        raise NotLiftable(f"its scale is {scale.dtype}, not float32")
+        raise NotLiftableError(f"its scale is {scale.dtype}, not float32")
     if not (np.isfinite(scale).all() and (scale > 0).all()):
-        raise NotLiftable("its scale is not a positive number")
+        raise NotLiftableError("its scale is not a positive number")
     if scale.ndim > 1:
-        raise NotLiftable(f"its scale has the shape {list(scale.shape)}")
+        raise NotLiftableError(f"its scale has the shape {list(scale.shape)}")
     if zero_point is None:
         zero_point = np.zeros(scale.shape, dtype=np.int64)
     zero_point = zero_point.astype(np.int64)
     if zero_point.size != scale.size:
-        raise NotLiftable(f"it has {scale.size} scales and {zero_point.size} zero points")
+        raise NotLiftableError(f"it has {scale.size} scales and {zero_point.size} zero points")
     if scale.size == 1:
         return Parameters(scale.reshape(()), zero_point.reshape(()), None, dtype)
     if data is None or data.shape is None:
-        raise NotLiftable("it has a scale for each channel of a tensor of unknown shape")
+        raise NotLiftableError("it has a scale for each channel of a tensor of unknown shape")
     rank = len(data.shape)
     axis = int_attribute(node, "axis", 1)
     if not -rank <= axis < rank:
-        raise NotLiftable(f"its axis {axis} does not exist")
+        raise NotLiftableError(f"its axis {axis} does not exist")
+    channels = data.shape[axis]
+    if isinstance(channels, int) and channels != scale.size:
+        raise NotLiftableError(f"it has {scale.size} scales for {channels} channels")
     return Parameters(scale, zero_point, axis % rank, dtype)
 
 
@@ -133,5 +136,5 @@ def _integer_type(node: ir.Node, data: ir.Value | None, zero_point: ir.Value | N
             int_attribute(node, "output_dtype", 0) or ir.DataType.UINT8
         )
     if known is None:
-        raise NotLiftable("the type of its integers is not known")
+        raise NotLiftableError("the type of its integers is not known")
     return known

@@ -1,4 +1,4 @@
-"""From a graph with QuantizeLinear / DequantizeLinear pairs to its float graph and what they said."""
+"""From a graph with Q/DQ pairs to its float graph and what they said."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from studio.graph.quantized.activations import lift_activations
 from studio.graph.quantized.constants import lift_constants
 from studio.graph.quantized.found import (
     FoundQuantization,
-    NotLiftable,
+    NotLiftableError,
     is_dequantize,
     is_quantize,
     read_parameters,
@@ -111,7 +111,7 @@ def _why(node: ir.Node, model: ir.Model) -> str:
         return "it is inside a subgraph"
     try:
         read_parameters(node)
-    except NotLiftable as problem:
+    except NotLiftableError as problem:
         return str(problem)
     data = node.inputs[0]
     if is_dequantize(node):

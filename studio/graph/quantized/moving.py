@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from studio.graph.edit import Names, add_constant, array_of, input_of, is_op
 from studio.graph.quantized.found import (
-    NotLiftable,
+    NotLiftableError,
     Parameters,
     is_dequantize,
     is_quantize,
@@ -70,7 +70,7 @@ def express_moving(graph: ir.Graph, names: Names) -> None:
 def _source(node: ir.Node) -> _Source | None:
     try:
         parameters = read_parameters(node)
-    except NotLiftable:
+    except NotLiftableError:
         return None
     scale, zero_point = node.inputs[1], input_of(node, 2)
     if parameters.axis is not None or scale is None or zero_point is None:
@@ -90,7 +90,7 @@ def _around(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, _Source], name
         name, leaves = output.name or "", output.is_graph_output()
         q = ir.node("QuantizeLinear", [output, source.scale, source.zero_point])
         result = q.outputs[0]
-        result.dtype, result.shape = source.zero_point.dtype, output.shape
+        result.type, result.shape = source.zero_point.type, output.shape
         output.dtype = ir.DataType.FLOAT
         for use in uses:
             use.node.replace_input_with(use.idx, result)
@@ -145,7 +145,7 @@ def _pull_up(graph: ir.Graph, node: ir.Node, names: Names) -> None:
         return
     try:
         parameters = [read_parameters(reader) for reader in readers]
-    except NotLiftable:
+    except NotLiftableError:
         return
     first = readers[0]
     scale, zero_point = first.inputs[1], input_of(first, 2)

@@ -19,7 +19,7 @@ from studio.graph.edit import (
     input_of,
     int_attribute,
 )
-from studio.graph.quantized.found import INTEGER_BITS, NotLiftable
+from studio.graph.quantized.found import INTEGER_BITS, NotLiftableError
 
 
 class Rewriter:
@@ -39,9 +39,9 @@ class Rewriter:
     ) -> ir.Value:
         """Float values of the integers `value`, computed before `node`."""
         if value is None or array_of(scale) is None:
-            raise NotLiftable("its scales are computed while the model runs")
+            raise NotLiftableError("its scales are computed while the model runs")
         if zero_point is not None and array_of(zero_point) is None:
-            raise NotLiftable("its zero points are computed while the model runs")
+            raise NotLiftableError("its zero points are computed while the model runs")
         inputs = [value, scale] if zero_point is None else [value, scale, zero_point]
         attributes = {} if axis is None else {"axis": axis}
         dq = ir.node("DequantizeLinear", inputs, attributes)
@@ -74,7 +74,7 @@ class Rewriter:
             result.name = name
         else:
             if array_of(scale) is None:
-                raise NotLiftable("its scales are computed while the model runs")
+                raise NotLiftableError("its scales are computed while the model runs")
             result.name = self._plain(output.name or "", "_quantized")
             zero_point = zero_point or self._zero(output)
             q = ir.node("QuantizeLinear", [result, scale, zero_point])
@@ -82,7 +82,7 @@ class Rewriter:
             nodes.append(q)
             name, output.name = output.name, None
             result = q.outputs[0]
-            result.name, result.shape, result.dtype = name, output.shape, zero_point.dtype
+            result.name, result.shape, result.type = name, output.shape, zero_point.type
         for added in nodes:
             self.graph.insert_before(node, added)
         output.replace_all_uses_with(result, replace_graph_outputs=True)
@@ -96,7 +96,7 @@ class Rewriter:
 
     def _zero(self, output: ir.Value) -> ir.Value:
         if output.dtype not in INTEGER_BITS:
-            raise NotLiftable("the type of its result is not known")
+            raise NotLiftableError("the type of its result is not known")
         assert output.dtype is not None
         return self.constant(f"{output.name}_zero_point", np.zeros((), output.dtype.numpy()))
 
@@ -112,14 +112,14 @@ def _attributes(node: ir.Node, *left_out: str) -> dict[str, object]:
 
 def _channels_first(node: ir.Node) -> None:
     if int_attribute(node, "channels_last", 0):
-        raise NotLiftable("its channels come last")
+        raise NotLiftableError("its channels come last")
 
 
 def _product(*scales: ir.Value | None) -> np.ndarray:
     """Product of constant scales in float32, as kernels compute a bias's scale."""
     arrays = [array_of(scale) for scale in scales]
     if any(array is None for array in arrays):
-        raise NotLiftable("its scales are computed while the model runs")
+        raise NotLiftableError("its scales are computed while the model runs")
     result = np.ones((), np.float32)
     for array in arrays:
         assert array is not None
@@ -143,7 +143,7 @@ def _conv(rewriter: Rewriter, node: ir.Node) -> None:
 
 def _bias(rewriter: Rewriter, node: ir.Node, bias: ir.Value, scale: np.ndarray) -> ir.Value:
     if array_of(bias) is None:
-        raise NotLiftable("its bias is computed while the model runs")
+        raise NotLiftableError("its bias is computed while the model runs")
     constant = rewriter.constant(f"{bias.name}_scale", scale)
     return rewriter.dequantize(node, bias, constant, None, 0 if scale.ndim else None)
 
@@ -156,7 +156,7 @@ def _axis_if_many(scale: ir.Value | None, axis: int) -> int | None:
 def _matmul(rewriter: Rewriter, node: ir.Node) -> None:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = node.inputs[:8]
     if _axis_if_many(a_scale, 0) is not None:
-        raise NotLiftable("its first input has a scale for each row")
+        raise NotLiftableError("its first input has a scale for each row")
     last = len(b.shape) - 1 if b is not None and b.shape is not None else -1
     inputs: list[ir.Value | None] = [
         rewriter.dequantize(node, a, a_scale, a_zero),
@@ -178,7 +178,11 @@ def _gemm(rewriter: Rewriter, node: ir.Node) -> None:
     if bias is not None:
         scale = np.asarray(np.float32(alpha) * _product(a_scale, b_scale), np.float32)
         inputs.append(_bias(rewriter, node, bias, scale))
-    attributes = {"alpha": alpha, "transA": int_attribute(node, "transA", 0), "transB": transposed}
+    attributes: dict[str, object] = {
+        "alpha": alpha,
+        "transA": int_attribute(node, "transA", 0),
+        "transB": transposed,
+    }
     rewriter.replace(node, "Gemm", inputs, attributes, input_of(node, 7), input_of(node, 8))
 
 
@@ -210,14 +214,16 @@ def _softmax(rewriter: Rewriter, node: ir.Node) -> None:
     axis = int_attribute(node, "axis", -1)
     rank = len(x.shape) if x is not None and x.shape is not None else None
     if int_attribute(node, "opset", 13) < 13 and axis != -1 and (rank is None or axis != rank - 1):
-        raise NotLiftable("it is a Softmax over several axes, as before opset 13")
+        raise NotLiftableError("it is a Softmax over several axes, as before opset 13")
     _one_input("Softmax", "opset")(rewriter, node)
 
 
 def _concat(rewriter: Rewriter, node: ir.Node) -> None:
     y_scale, y_zero = node.inputs[:2]
     inputs: list[ir.Value | None] = [
-        rewriter.dequantize(node, *node.inputs[index : index + 3])
+        rewriter.dequantize(
+            node, node.inputs[index], input_of(node, index + 1), input_of(node, index + 2)
+        )
         for index in range(2, len(node.inputs), 3)
     ]
     rewriter.replace(node, "Concat", inputs, _attributes(node), y_scale, y_zero)
@@ -247,4 +253,4 @@ RULES: dict[str, Rule] = {
     "QLinearAveragePool": _one_input("AveragePool"),
     "QLinearGlobalAveragePool": _one_input("GlobalAveragePool"),
 }
-"""Operator -> what writes it in float; raises NotLiftable with the reason."""
+"""Operator -> what writes it in float; raises NotLiftableError with the reason."""

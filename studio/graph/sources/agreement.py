@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from studio.graph.sources.examples import Examples
-from studio.graph.sources.sizes import OpenSizes, traced_shapes
+from studio.graph.sources.sizes import Axis, OpenSizes, traced_shapes
 
 TOLERANCE = 1e-3
 """Of the largest value of an output: exporters err by far more, or by rounding."""
@@ -43,7 +43,7 @@ def agreement(model: ir.Model, module: Any, examples: Examples, sizes: OpenSizes
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    own, other = _shapes_to_try(examples, sizes)
+    own = traced_shapes(examples, sizes)
     try:
         content = ir.to_proto(model).SerializeToString()
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -55,11 +55,28 @@ def agreement(model: ir.Model, module: Any, examples: Examples, sizes: OpenSizes
             return Agreement.NONE
     except Exception:  # it refuses what the graph says
         return Agreement.NONE
-    try:
-        same = other == own or _same(session, module, examples, other, compare_values)
-    except Exception:  # a size that has become part of the graph
-        return Agreement.TRACED
-    return Agreement.FULL if same else Agreement.TRACED
+    for shapes in _other_shapes(own, sizes.axes - set(shut_axes(model, sizes))):
+        try:
+            examples.run(module, shapes)
+        except Exception:  # the module itself does not take these
+            continue
+        try:
+            same = _same(session, module, examples, shapes, compare_values)
+        except Exception:  # a size that has become part of the graph
+            return Agreement.TRACED
+        if not same:
+            return Agreement.TRACED
+    return Agreement.FULL
+
+
+def shut_axes(model: ir.Model, sizes: OpenSizes) -> list[Axis]:
+    """Axes that were to be open, and which the exporter made constants nevertheless."""
+    shapes = [value.shape for value in model.graph.inputs]
+    return sorted(
+        (place, axis)
+        for place, axis in sizes.axes
+        if (shape := shapes[place]) is not None and isinstance(shape[axis], int)
+    )
 
 
 def _repeats(module: Any, examples: Examples) -> bool:
@@ -98,18 +115,26 @@ def _same(
     )
 
 
-def _shapes_to_try(
-    examples: Examples, sizes: OpenSizes
-) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    """The shapes traced, and others where sizes are open."""
-    own = traced_shapes(examples, sizes)
-    other = [
-        tuple(
-            size + (2 if axis == 0 else min(size & -size, 32))
-            if (place, axis) in sizes.axes
-            else size
-            for axis, size in enumerate(shape)
-        )
-        for place, shape in enumerate(own)
+def _other_shapes(
+    traced: Sequence[tuple[int, ...]], axes: frozenset[Axis]
+) -> list[list[tuple[int, ...]]]:
+    """Other sizes along `axes`: with as many factors of two as traced, and odd ones."""
+    if not axes:
+        return []
+
+    def changed(step: Callable[[int], int]) -> list[tuple[int, ...]]:
+        return [
+            tuple(
+                size if (place, axis) not in axes else size + (2 if axis == 0 else step(size))
+                for axis, size in enumerate(shape)
+            )
+            for place, shape in enumerate(traced)
+        ]
+
+    steps: list[Callable[[int], int]] = [
+        lambda size: min(size & -size, 32),
+        lambda size: 1,
+        lambda size: 3,
     ]
-    return own, other
+    tried = [changed(step) for step in steps]
+    return [shapes for place, shapes in enumerate(tried) if shapes not in tried[:place]]

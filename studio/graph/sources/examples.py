@@ -71,22 +71,21 @@ def find_examples(module: nn.Module, source: ModelSource) -> Examples:
     if inputs or (constants and not _still_needed(module, constants)):
         return _accepted(module, inputs, constants, source)
     problem = ""
-    for candidate in guesses(module):
-        free = tuple(item for item in candidate if item.name not in constants)
+    for candidate in guesses(module, constants):
         try:
-            found = _accepted(module, free, constants, source)
+            found = _accepted(module, candidate, constants, source)
         except ModelError as error:
             problem = problem or error.message
             continue
         shown = ", ".join(
-            f"{item.name} " * (len(free) > 1) + shape_text(item) for item in found.inputs
+            f"{item.name} " * (len(candidate) > 1) + shape_text(item) for item in found.inputs
         )
         return replace(found, note=f"The input shape was not given; {shown} was assumed.")
     raise InputsNeededError(
         f"The shape of the input of {source.name} is not known."
         + (f" What was tried was refused: {problem}" if problem else ""),
         "Give the shape of each input with its batch dimension, for example 1,3,224,224.",
-        rows(module, next(guesses(module), ()), source.fixed_inputs),
+        rows(module, next(guesses(module, constants), ()), source.fixed_inputs),
     )
 
 

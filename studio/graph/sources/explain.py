@@ -20,6 +20,8 @@ def describe(error: BaseException, folder: Path | None = None) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.msg} ({Path(error.filename or 'the file').name}:{error.lineno})"
     text = str(error).strip().splitlines()
+    if text and "TorchScript interpreter" in text[0]:  # the reason comes last, after the program
+        text = text[-1:]
     where = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

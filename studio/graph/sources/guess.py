@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 from studio.graph.sources.interface import (
@@ -28,12 +28,16 @@ MASK = re.compile(r"mask|padding|valid", re.IGNORECASE)
 NUMBERS = re.compile(r"(^|_)(ids?|tokens?|index|indices|labels?|classes|words)(_|$)", re.IGNORECASE)
 
 
-def guesses(module: nn.Module) -> Iterator[tuple[ExampleInput, ...]]:
-    """Inputs to try, the likeliest first; none if nothing can be said."""
+def guesses(module: nn.Module, given: Collection[str] = ()) -> Iterator[tuple[ExampleInput, ...]]:
+    """Tensors to try for the parameters that are not `given`, the likeliest first; none if nothing
+    can be said."""
     parameters = {p.name: p for p in forward_parameters(module)}
-    names = required_names(module)
-    tensors = [n for n in names if n not in parameters or not wants_python_value(parameters[n])]
-    if not names or len(tensors) < len(names):  # a number that only the user knows
+    names = [
+        name
+        for name in required_names(module)
+        if name not in given and not (name in parameters and wants_python_value(parameters[name]))
+    ]
+    if not names:
         return
     main = [name for name in names if not MASK.search(name)] or names
     layers = [found for layer in module.modules() if (found := layer_inputs(layer))]

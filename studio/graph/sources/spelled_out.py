@@ -25,7 +25,15 @@ def spelled_out() -> Iterator[None]:
     replaced: list[tuple[Any, str, Callable[..., Any]]] = [
         (torch, "cdist", _distances(torch.cdist)),
         (functional, "embedding_bag", _bags(functional.embedding_bag)),
+        (functional, "conv2d", _with_bias(functional.conv2d)),
+        (functional, "conv3d", _with_bias(functional.conv3d)),
         (modules.transformer, "_detect_is_causal_mask", _causal_if_said),
+        *(
+            (functional, name, _over_everything(getattr(functional, name), rank, kind))
+            for rank in (1, 2, 3)
+            for kind in ("avg", "max")
+            for name in (f"{kind}_pool{rank}d",)
+        ),
     ]
     before = [getattr(place, name) for place, name, _ in replaced]
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -94,6 +102,50 @@ def _bags(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return found.sum(1) if mode == "sum" else found.mean(1)
 
     return embedding_bag
+
+
+def _with_bias(own: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A bias of zeros where there is none: the exporter makes one of the wrong shape for conv3d,
+    and for conv2d with `padding="same"`."""
+
+    def conv(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: Any = 1,
+        padding: Any = 0,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Tensor:
+        if bias is None and (weight.ndim == 5 or isinstance(padding, str)):
+            bias = weight.new_zeros(weight.shape[0])
+        return own(input, weight, bias, stride, padding, *args, **kwargs)
+
+    return conv
+
+
+def _over_everything(own: Callable[..., Tensor], rank: int, kind: str) -> Callable[..., Tensor]:
+    """A pool whose window is the open size of its input, as `x.shape[2:]`, is a mean or a maximum
+    over all positions: the exporter would write the traced size down as the window."""
+    import torch
+
+    def pool(input: Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Tensor:
+        window = (
+            [kernel_size] * rank if isinstance(kernel_size, int | torch.SymInt) else kernel_size
+        )
+        whole = (
+            not args
+            and not kwargs
+            and len(window) == rank
+            and any(isinstance(size, torch.SymInt) for size in window)
+            and tuple(window) == tuple(input.shape[-rank:])
+        )
+        if not whole:
+            return own(input, kernel_size, *args, **kwargs)
+        axes = tuple(range(-rank, 0))
+        return input.mean(axes, keepdim=True) if kind == "avg" else input.amax(axes, keepdim=True)
+
+    return pool
 
 
 def _causal_if_said(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:

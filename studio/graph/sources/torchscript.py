@@ -16,6 +16,11 @@ from studio.graph.model import ModelGraph
 from studio.graph.sources.agreement import Agreement, agreement
 from studio.graph.sources.examples import Examples, find_examples
 from studio.graph.sources.explain import decisive_line, describe
+from studio.graph.sources.interface import (
+    forward_parameters,
+    required_names,
+    wants_python_value,
+)
 from studio.graph.sources.sizes import SPATIAL, OpenSizes, open_sizes
 from studio.graph.sources.source import ModelSource
 
@@ -49,12 +54,16 @@ def capture_script(source: ModelSource) -> ModelGraph:
             " read.",
             WAY_OUT,
         )
-    examples = find_examples(module, source)
-    if examples.constants:
+    plain = [p.name for p in forward_parameters(module) if wants_python_value(p)]
+    passed = [name for name in plain if name in (*required_names(module), *source.fixed_inputs)]
+    if passed:
         raise ModelError(
-            f"Inputs of {path.name} cannot be fixed while it is read.",
-            "Give their shapes instead, and fix them where they are tensors.",
+            f"{path.name} takes numbers that are no tensors ({', '.join(passed)}), which"
+            " TorchScript's exporter cannot give it.",
+            WAY_OUT,
         )
+    # Fixed inputs become constants of the graph afterwards.
+    examples = find_examples(module, replace(source, fixed_inputs={}))
     found = open_sizes(module, examples, batch_only=source.fixed_size)
     for sizes in dict.fromkeys((found, found.batch, OpenSizes(frozenset(), found.batch_problem))):
         model = ir.from_proto(_export(module, examples, sizes, source))

@@ -156,6 +156,18 @@ _RECURRENT = (
         ((3, 13),),
     ),
     Entry(
+        "lstm-step",
+        "language model",
+        "sequence/recurrent.py",
+        "lstm_step",
+        (
+            Input((1, 1), "integers", 200, name="words"),
+            Input((2, 1, 32), "sound", name="hidden"),
+            Input((2, 1, 32), "sound", name="cell"),
+        ),
+        fixed_batch="its states have the batch on axis 1",
+    ),
+    Entry(
         "gru-lm",
         "language model",
         "sequence/recurrent.py",
@@ -168,8 +180,9 @@ _RECURRENT = (
         "translation",
         "sequence/recurrent.py",
         "seq2seq_attention",
-        (_tokens(9, 100, "source"), _tokens(7, 100, "target", dynamic=False)),
-        ((3, 11), (3, 7)),
+        (_tokens(9, 100, "source", dynamic=False), _tokens(7, 100, "target", dynamic=False)),
+        ((3, 9), (3, 7)),
+        note="the decoder's loop over the target is written out, which fixes both lengths",
     ),
     Entry(
         "conv-lstm",
@@ -250,8 +263,9 @@ _TEXT = (
         "text classifier",
         "sequence/text_encoders.py",
         "text_cnn",
-        (_tokens(20, 200, "words"),),
-        ((3, 15),),
+        (_tokens(20, 200, "words", dynamic=False),),
+        ((3, 20),),
+        note="its pooling is made for one length of text",
     ),
     Entry(
         "fasttext",

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+NORMS = (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+
 
 def seeded(build: Callable[[], nn.Module]) -> nn.Module:
     """What `build` makes, in eval mode: weights that keep the signal's size from layer to layer
@@ -24,10 +26,9 @@ def seeded(build: Callable[[], nn.Module]) -> nn.Module:
                 layer.weight.normal_(0, math.sqrt(2 / fan_in))
             elif isinstance(layer, nn.Linear):
                 layer.weight.normal_(0, math.sqrt(1 / layer.in_features))
-            elif isinstance(layer, (_BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)):
-                if layer.weight is not None:
-                    layer.weight.uniform_(0.5, 1.5)
-                    layer.bias.normal_(0, 0.2)
+            elif isinstance(layer, NORMS) and layer.weight is not None:
+                layer.weight.uniform_(0.5, 1.5)
+                layer.bias.normal_(0, 0.2)
             if isinstance(layer, _BatchNorm) and layer.running_mean is not None:
                 layer.running_mean.normal_(0, 0.3)
                 layer.running_var.uniform_(0.7, 2.0)

@@ -1,0 +1,1 @@
+"""Published architectures, with the names that their weights files have."""
