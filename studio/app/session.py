@@ -285,7 +285,9 @@ class Session(QObject):
 
     def open(self, request: tasks.OpenRequest) -> bool:
         """Open a model or project in a job; the document shown stays until it succeeds."""
-        return self.start(f"Opening {request.source.file_name}", tasks.open_model(request), self.show)
+        return self.start(
+            f"Opening {request.source.file_name}", tasks.open_model(request), self.show
+        )
 
     def show(self, document: Document) -> None:
         """Show a newly opened document; the undo history starts afresh."""

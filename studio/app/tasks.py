@@ -126,7 +126,7 @@ def export(document: Document, folder: Path) -> Work:
 
 
 def validate(document: Document, measured: Measured | None) -> Work:
-    """The validation report, and what was measured for it: that holds until model or data change."""
+    """The validation report, and what was measured for it: good until model or data change."""
 
     def work(emit: Emit, cancel: CancelToken) -> tuple[Measured, Validation]:
         from studio.project.validation import measure_document, validate_document

@@ -83,7 +83,11 @@ def totals(report: Validation) -> list[tuple[str, str, str]]:
     smaller = f"{text.size(report.float_bytes)} → {text.size(report.quantized_bytes)}"
     return [
         ("MACs", text.count(report.macs), f"Multiply-accumulates of one sample.{known}"),
-        ("IN INTEGERS", text.percent(share), f"Share of the MACs {report.target} runs in integers."),
+        (
+            "IN INTEGERS",
+            text.percent(share),
+            f"Share of the MACs {report.target} runs in integers.",
+        ),
         ("BIT-OPERATIONS", text.count(report.bit_operations), "MACs × bits of both operands."),
         ("WEIGHTS", smaller, "Constants in float, and at their planned bits without scales."),
     ]

@@ -460,3 +460,23 @@ def test_new_operators_keep_the_module_and_line_of_their_layer(tmp_path: Path) -
         ("Transpose", "head.norm", "net.py:9"),
         ("Slice", "gate", "net.py:10"),
     ]
+
+
+def test_preparing_again_does_not_execute_the_file_again(tmp_path: Path) -> None:
+    from studio.graph.open import open_model, prepare_again
+
+    (tmp_path / "net.py").write_text(
+        "import pathlib, torch\n"
+        "def make():\n"
+        "    with pathlib.Path(__file__).with_name('calls').open('a') as file:\n"
+        "        file.write('x')\n"
+        "    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4))\n"
+    )
+    opened = open_model(f"{tmp_path / 'net.py'}:make", inputs="1,3,8,8", trust=True)
+    calls = (tmp_path / "calls").read_text()
+    (tmp_path / "net.py").unlink()
+    assert ops(opened) == ["Conv"]
+    off = prepare_again(opened, ["fold batch norm"])
+    assert ops(off) == ["Conv", "BatchNormalization"]
+    assert ops(prepare_again(off, [])) == ["Conv"]
+    assert (tmp_path / "calls").read_text() == calls

@@ -19,6 +19,7 @@ from studio.errors import ConfigError, ConsentRequiredError, ExportError, ModelE
 from studio.jobs.events import Event, Warned
 from studio.project import steps
 from studio.project.document import DataSettings, Document
+from studio.project.recipe import document_recipe
 from studio.project.store import load_project, save_project
 from studio.resource_files import resource
 
@@ -214,3 +215,15 @@ def test_a_project_whose_weights_were_trained_further(saved: Document) -> None:
 def test_saving_where_one_cannot(saved: Document, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="nowhere"):
         save_project(saved, tmp_path / "nowhere" / "p.qstudio")
+
+
+def test_rules_that_are_off_stay_off(saved: Document) -> None:
+    """Prepared again, saved and opened: the settings and what calibration saw are still there."""
+    again = steps.prepare_again(saved, ["fold constants", "merge bias"])
+    assert again.config == saved.config
+    assert again.calibration is saved.calibration  # all tensors are still there
+    loaded = load_project(save_project(again, saved.path).path)
+    assert loaded.graph.source.without == ("fold constants", "merge bias")
+    assert loaded.calibrated
+    assert document_recipe(loaded).model.without == ("fold constants", "merge bias")
+    assert steps.prepare_again(loaded, ()).graph.source.without == ()
