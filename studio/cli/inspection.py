@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from studio.cli.output import print_json, print_table
 from studio.graph.describe import display_shape, macs, parameters
+from studio.graph.macs import MAC_OPS
 from studio.graph.prepare import rules
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def _layer(document: Document, layer: Layer) -> dict[str, str | int]:
     elif layer.follows:
         activations = "follows"
     nodes = [graph.node(name) for name in layer.nodes]
+    work = [macs(graph, node) for node in nodes if node.op_type in MAC_OPS]
     return {
         "layer": layer.name,
         "ops": layer.title,
@@ -72,7 +74,7 @@ def _layer(document: Document, layer: Layer) -> dict[str, str | int]:
         "weights": weights,
         "activations": activations,
         "parameters": sum(parameters(node) for node in nodes),
-        "macs": sum(macs(graph, node) or 0 for node in nodes),
+        "macs": "?" if None in work else sum(count for count in work if count is not None),
         "note": layer.note or (f"uses the encoding of {layer.follows}" if layer.follows else ""),
     }
 

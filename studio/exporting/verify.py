@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 
 from studio.analysis.evaluate import OutputMeter, simulated_name
@@ -69,7 +70,11 @@ def verify(
     file.
     """
     executor = simulating_executor(graph, plan, encodings)
-    layers = [layer for layer in plan.layers if plan.tensors[layer.output].spec is not None]
+    layers = [
+        layer
+        for layer in plan.layers
+        if plan.tensors[layer.output].spec is not None and _reads_tensors(graph, layer)
+    ]
     plain = Session(path, optimizations=Optimizations.NONE, outputs=_readable(graph, plan, layers))
     with tempfile.TemporaryDirectory(prefix="quantization-studio-") as folder:
         optimized_path = Path(folder) / "optimized.onnx"
@@ -120,6 +125,12 @@ def _layer_values(
         start += count
         per_layer = sum(array.nbytes for array in values.values()) / len(some)
         count = max(1, int(READ_BYTES / per_layer))
+
+
+def _reads_tensors(graph: ModelGraph, layer: Layer) -> bool:
+    """False for a layer that reads a sequence of tensors, which cannot be fed to it alone."""
+    others = (ir.SequenceType, ir.OptionalType)
+    return not any(isinstance(graph.value(name).type, others) for name in layer.inputs)
 
 
 def _readable(graph: ModelGraph, plan: Plan, layers: list[Layer]) -> list[str]:

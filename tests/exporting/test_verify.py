@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exporting import change_constant, constants, conv_document, export
+from onnx import helper
+from small_models import FLOAT, INT64, build, numbers
 
+import studio
 from studio.errors import ConfigError
 from studio.exporting.folder import load_export
 from studio.exporting.summary import Verification
@@ -91,3 +94,25 @@ def test_another_configuration_does_not_fit_the_folder(document: Document) -> No
         load_export(document.export.folder, document.config.with_defaults(weight_bits=4))
     with pytest.raises(ConfigError, match="does not quantize"):
         load_export(document.export.folder, document.config.with_defaults(act_enabled=False))
+
+
+def test_layers_that_read_sequences_are_left_out(tmp_path: Path) -> None:
+    path = build(
+        tmp_path / "sequence.onnx",
+        [
+            helper.make_node("SplitToSequence", ["x", "sizes"], ["parts"], "split", axis=1),
+            helper.make_node("SequenceLength", ["parts"], ["count"], "length"),
+            helper.make_node("ConcatFromSequence", ["parts"], ["whole"], "join", axis=1),
+            helper.make_node("Sigmoid", ["whole"], ["y"], "sigmoid"),
+        ],
+        {"x": (FLOAT, ["N", 6])},
+        {"y": (FLOAT, ["N", 6]), "count": (INT64, [])},
+        {"sizes": np.array([2, 4])},
+    )
+    sim = studio.QuantSim(studio.open_model(path)).calibrate(numbers(0, 8, 6))
+    verification = studio.export(sim, tmp_path / "out").verification
+    assert verification is not None
+    assert verification.passed
+    checked = [check.layer for check in verification.layers]
+    assert "sigmoid" in checked
+    assert "join" not in checked

@@ -22,9 +22,15 @@ from studio.graph.sources.source import (
         ("1,3,224,224", [ExampleInput((1, 3, 224, 224))]),
         ("1x16:int64", [ExampleInput((1, 16), None, "int64")]),
         ("ids:1,16:int", [ExampleInput((1, 16), "ids", "int64")]),
-        ("mask:1,16:bool; x:(1, 4)", [ExampleInput((1, 16), "mask", "bool"), ExampleInput((1, 4), "x")]),
+        (
+            "mask:1,16:bool; x:(1, 4)",
+            [ExampleInput((1, 16), "mask", "bool"), ExampleInput((1, 4), "x")],
+        ),
         ("gain:scalar", [ExampleInput((), "gain")]),
-        ("batch.image:1,3,8,8;states.0:()", [ExampleInput((1, 3, 8, 8), "batch.image"), ExampleInput((), "states.0")]),
+        (
+            "batch.image:1,3,8,8;states.0:()",
+            [ExampleInput((1, 3, 8, 8), "batch.image"), ExampleInput((), "states.0")],
+        ),
         ("", []),
     ],
 )  # fmt: skip

@@ -125,15 +125,15 @@ def _export(
 
 @contextlib.contextmanager
 def _no_log() -> Iterator[None]:
-    """On an error, the exporter would print the whole program."""
+    """On an error, the exporter would print the whole program, whatever its log is set to."""
     import torch
 
-    enabled = torch._C._jit_is_onnx_log_enabled()
-    torch._C._jit_set_onnx_log_enabled(False)
+    own = torch._C._jit_onnx_log
+    torch._C._jit_onnx_log = lambda *words: None
     try:
         yield
     finally:
-        torch._C._jit_set_onnx_log_enabled(enabled)
+        torch._C._jit_onnx_log = own
 
 
 def _axis_names(examples: Examples, sizes: OpenSizes) -> dict[str, dict[int, str]]:
