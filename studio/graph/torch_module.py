@@ -19,7 +19,7 @@ from studio.graph.sources import interface
 from studio.graph.sources.agreement import Agreement, agreement, shut_axes
 from studio.graph.sources.examples import Examples, find_examples, shape_text
 from studio.graph.sources.explain import decisive_line
-from studio.graph.sources.recurrences import whole_recurrences
+from studio.graph.sources.recurrences import translations, whole_recurrences
 from studio.graph.sources.same_padding import MESSAGE, pads_by_size
 from studio.graph.sources.size_arithmetic import size_arithmetic
 from studio.graph.sources.sizes import (
@@ -149,6 +149,7 @@ def _run_exporter(module: nn.Module, examples: Examples, sizes: OpenSizes) -> ir
             dynamo=True,
             optimize=False,
             dynamic_shapes=dynamic if any(dynamic) else None,
+            custom_translation_table=translations(),
             verbose=False,
         )
     assert program is not None

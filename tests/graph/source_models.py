@@ -98,7 +98,7 @@ class Same(nn.Module):
         return self.bn(self.conv(F.pad(x, [w // 2, w - w // 2, h // 2, h - h // 2])))
 
 class Pooled(nn.Module):
-    """The exporter writes the traced size into its pooling."""
+    """Pooling over the whole picture, by its size."""
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 8, 3, padding=1)

@@ -9,7 +9,7 @@ the loop: the exporter has no operator for it and writes what the loop does.)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -96,3 +96,56 @@ def _gru(
     import torch
 
     return _output(sequence, hidden, bidirectional), torch.empty_like(hidden)
+
+
+def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """ONNX for the recurrent layers that torch's exporter has no translation of."""
+    import torch
+
+    aten = torch.ops.aten
+    return {aten.rnn_tanh.input: _translation("Tanh"), aten.rnn_relu.input: _translation("Relu")}
+
+
+def _translation(activation: str) -> Callable[..., Any]:
+    """Of a plain RNN with this activation: one ONNX RNN for each layer."""
+    from onnxscript import opset18 as op
+
+    def rnn(
+        sequence: Any,
+        hidden: Any,
+        params: Any,
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool,
+    ) -> tuple[Any, Any]:
+        directions, size = (2 if bidirectional else 1), (4 if has_biases else 2)
+        x, last = op.Transpose(sequence, perm=[1, 0, 2]) if batch_first else sequence, []
+        for first in range(0, num_layers * directions, directions):
+            groups = [params[(first + d) * size :][:size] for d in range(directions)]
+            biases = [op.Concat(*group[2:], axis=0) for group in groups if has_biases]
+            y, final = op.RNN(
+                x,
+                _stacked([group[0] for group in groups]),
+                _stacked([group[1] for group in groups]),
+                _stacked(biases) if has_biases else None,
+                None,
+                op.Slice(hidden, [first], [first + directions], [0]),
+                direction="bidirectional" if bidirectional else "forward",
+                hidden_size=hidden.shape[2],
+                activations=[activation] * directions,
+            )
+            x = op.Reshape(op.Transpose(y, perm=[0, 2, 1, 3]), [0, 0, -1])
+            last.append(final)
+        states = op.Concat(*last, axis=0)
+        return op.Transpose(x, perm=[1, 0, 2]) if batch_first else x, states
+
+    return rnn
+
+
+def _stacked(tensors: list[Any]) -> Any:
+    from onnxscript import opset18 as op
+
+    return op.Concat(*(op.Unsqueeze(tensor, [0]) for tensor in tensors), axis=0)
