@@ -78,10 +78,10 @@ class Files(QObject):
             self._settings.set_folder("open", request.path.parent)
         self._session.open(request)
 
-    def _ask_consent(self, request: tasks.OpenRequest, kind: Kind) -> None:
+    def _ask_consent(self, request: tasks.OpenRequest, kind: Kind, name: str = "") -> None:
         from studio.app.dialogs.consent import ConsentDialog
 
-        dialog = ConsentDialog(request, kind, self._window)
+        dialog = ConsentDialog(request, kind, self._window, name=name)
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.accepted.connect(lambda: self._open(dialog.request or request))
         dialog.open()
@@ -183,7 +183,7 @@ class Files(QObject):
         if request is None:
             return False
         if isinstance(error, OpeningConsentError) and not request.trust:
-            self._ask_consent(request, error.kind)
+            self._ask_consent(request, error.kind, error.source.file_name)
             return True
         if isinstance(error, InputsNeededError) and not request.is_project:
             self._ask_inputs(request, error)

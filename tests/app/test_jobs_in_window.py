@@ -124,10 +124,13 @@ def test_unforeseen_error_has_no_traceback_in_the_dialog(window, calibrated, slo
 
 
 def answer(button: str) -> None:
-    """Click `button` of the next modal dialog."""
+    """Click `button` of the next modal dialog, whenever it comes."""
 
     def click() -> None:
         box = visible(QMessageBox)
+        if box is None:
+            QTimer.singleShot(50, click)
+            return
         next(item for item in box.buttons() if item.text() == button).click()
 
     QTimer.singleShot(50, click)

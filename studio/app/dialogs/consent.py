@@ -29,6 +29,7 @@ from studio.graph.sources.source import ModelSource, parse_call, parse_inputs, p
 
 FUNCTION = re.compile(r"^(?:def|class)\s+([A-Za-z_]\w*)", re.MULTILINE)
 CODE = (Kind.PYTHON, Kind.PACKAGE)
+FIX_SIZES = "Fix all sizes but the batch"
 ACCEPT = {
     Kind.PYTHON: "Run and open",
     Kind.PACKAGE: "Import and open",
@@ -50,10 +51,18 @@ def factories(path: Path) -> list[str]:
 class ConsentDialog(QDialog):
     """Asks before anything is run; `request` is what to open once accepted.
 
-    A file that passes for data but can run anything needs a tick besides the button.
+    `name` is the model's, where `request` is a project made from it. A file that passes for data
+    but can run anything needs a tick besides the button.
     """
 
-    def __init__(self, request: OpenRequest, kind: Kind, parent: QWidget | None = None) -> None:
+    def __init__(
+        self,
+        request: OpenRequest,
+        kind: Kind,
+        parent: QWidget | None = None,
+        *,
+        name: str = "",
+    ) -> None:
         super().__init__(parent)
         self._request = request
         self._kind = kind
@@ -64,7 +73,7 @@ class ConsentDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(20, 18, 20, 16)
         layout.setSpacing(12)
-        name = request.source.file_name or "a package"
+        name = name or request.source.file_name or "a package"
         layout.addWidget(label(consent.question.format(name=name), "heading", wrap=True))
         if request.is_project:
             layout.addWidget(label("This project was made from a model that runs code.", wrap=True))
@@ -74,7 +83,7 @@ class ConsentDialog(QDialog):
         self.factory = QLineEdit()
         self.weights = QLineEdit(str(request.source.weights or ""))
         self.inputs = QLineEdit("; ".join(map(str, request.source.inputs)))
-        self.fixed_size = QCheckBox("Keep sizes as given, but for the batch")
+        self.fixed_size = QCheckBox(FIX_SIZES)
         if not request.is_project and kind is not Kind.PROGRAM:
             layout.addLayout(self._form())
         self.sure = QCheckBox("I know who made this file, and I let it run")
@@ -91,7 +100,10 @@ class ConsentDialog(QDialog):
         buttons.accepted.connect(self.accept)
         buttons.rejected.connect(self.reject)
         layout.addWidget(buttons)
-        if self.factory.text() or kind not in CODE:
+        cancel = buttons.button(QDialogButtonBox.StandardButton.Cancel)
+        if request.is_project or kind is Kind.PROGRAM:
+            cancel.setFocus()
+        elif self.factory.text() or kind not in CODE:
             self.inputs.setFocus()
 
     def _form(self) -> QFormLayout:

@@ -18,6 +18,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from studio.app.dialogs.consent import FIX_SIZES
 from studio.app.widgets import label
 from studio.errors import ModelError
 from studio.graph.sources.interface import InputRow
@@ -73,7 +74,7 @@ class InputsDialog(QDialog):
         grid.setColumnStretch(3, 2)
         self.fields = [self._add(grid, place + 1, row) for place, row in enumerate(rows)]
         layout.addLayout(grid)
-        self.fixed_size = QCheckBox("Keep sizes as given, but for the batch")
+        self.fixed_size = QCheckBox(FIX_SIZES)
         self.fixed_size.setChecked(source.fixed_size)
         layout.addWidget(self.fixed_size)
         self.problem = label(problem, "bad", wrap=True)
@@ -93,7 +94,7 @@ class InputsDialog(QDialog):
     def _add(self, grid: QGridLayout, place: int, row: InputRow) -> _Fields:
         shape, dtype, fixed = QLineEdit(row.shape), QComboBox(), QLineEdit(row.fixed)
         shape.setAccessibleName(f"Shape of {row.name}")
-        shape.setPlaceholderText("1,3,224,224" if row.required else "left out")
+        shape.setPlaceholderText("or a fixed value" if row.required else "left out")
         dtype.setAccessibleName(f"Type of {row.name}")
         dtype.addItems([FOUND_OUT, *DTYPES])
         dtype.setCurrentText(row.dtype or FOUND_OUT)
