@@ -118,12 +118,12 @@ class Nothing(nn.Module):
         return 3
 
 class Steps(nn.Module):
-    """torch writes the steps of a plain RNN one by one."""
-    def __init__(self):
-        super().__init__()
-        self.rnn = nn.RNN(4, 6, batch_first=True)
+    """A loop in Python, of which the exporter writes as many turns as the example has steps."""
     def forward(self, x):
-        return self.rnn(x)[0]
+        state = torch.zeros_like(x[:, 0])
+        for step in range(x.shape[1]):
+            state = torch.tanh(state + x[:, step])
+        return state
 
 def sized(channels=2, *, bias=True):
     return nn.Conv2d(3, channels, 1, bias=bias)

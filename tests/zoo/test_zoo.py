@@ -12,7 +12,7 @@ from .steps import EQUAL, STEPS, Result, Work, run
 ENTRIES = {entry.name: entry for entry in entries()}
 COMPARED = (
     "shufflenet-v2", "poolformer", "vit", "mlp-mixer", "coatnet", "segnet", "bisenet",
-    "mtcnn-onet", "espcn", "dcgan", "vae",
+    "mtcnn-onet", "espcn", "dcgan", "vae", "bert", "gru-lm", "gat",
 )  # fmt: skip
 THROUGHOUT = ("mobilenet-v1", "mtcnn-pnet", "dncnn")
 

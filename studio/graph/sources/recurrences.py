@@ -2,8 +2,8 @@
 
 torch.export asks for the shapes of `aten.lstm` and its kin by their Python decompositions, loops
 over time (torch/_decomp/decompositions.py), and so takes the example's length for a constant, and
-its time to walk through it. The shapes follow from the arguments alone. (`aten.rnn_tanh` is left to
-the loop: the exporter has no operator for it and writes what the loop does.)
+its time to walk through it. The shapes follow from the arguments alone. A plain RNN stays whole by
+itself, but the exporter has no translation of it: `translations` has.
 """
 
 from __future__ import annotations

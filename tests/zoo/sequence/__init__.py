@@ -263,9 +263,8 @@ _TEXT = (
         "text classifier",
         "sequence/text_encoders.py",
         "text_cnn",
-        (_tokens(20, 200, "words", dynamic=False),),
-        ((3, 20),),
-        note="its pooling is made for one length of text",
+        (_tokens(20, 200, "words"),),
+        ((3, 15),),
     ),
     Entry(
         "fasttext",
