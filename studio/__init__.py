@@ -26,12 +26,21 @@ _PUBLIC = {
     "open_model": "studio.api",
     "export": "studio.api",
     "QuantSim": "studio.api",
+    "ExportOptions": "studio.exporting.options",
     "QuantConfig": "studio.sim.config",
     "LayerSettings": "studio.sim.config",
     "StudioError": "studio.errors",
 }
 
-__all__ = ["LayerSettings", "QuantConfig", "QuantSim", "StudioError", "export", "open_model"]
+__all__ = [
+    "ExportOptions",
+    "LayerSettings",
+    "QuantConfig",
+    "QuantSim",
+    "StudioError",
+    "export",
+    "open_model",
+]
 
 
 def __getattr__(name: str) -> Any:

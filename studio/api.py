@@ -10,14 +10,17 @@ import numpy as np
 
 from studio.analysis.evaluate import simulated_session
 from studio.data.arrays import ArrayData
-from studio.data.calls import Calls, share_a_batch
+from studio.data.calls import Calls
 from studio.data.dataset import Dataset, InputSpec
 from studio.errors import ConfigError, DataError
 from studio.exporting.bundle import VERIFIED_BATCH, export_bundle
+from studio.exporting.encodings import MatchReport
+from studio.exporting.options import DEFAULTS, ExportOptions
 from studio.exporting.summary import ExportSummary
 from studio.graph.model import ModelGraph
 from studio.graph.open import open_model as open_graph
 from studio.jobs.events import CancelToken, Emit, Warned, silent
+from studio.project.load_encodings import graph_with_encodings
 from studio.project.steps import FROM_THE_FILE, batched, input_specs
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
@@ -28,6 +31,7 @@ from studio.sim.config import QuantConfig
 from studio.sim.encodings import compute_encodings
 from studio.sim.found import found_encodings, uses_file
 from studio.sim.placement import place
+from studio.sim.plan import require_possible
 
 Arrays = Any  # an array or torch tensor (batch, ...), or a mapping input name -> array
 
@@ -89,8 +93,9 @@ class QuantSim:
         """Collect statistics on `data`: a dataset, an array of samples, or an iterable of batches
         (arrays, torch tensors, or mappings input name -> array). Batches whose samples differ in
         shape, or whose inputs have no batch axis in common, are calls of their own. Raises
-        DataError.
+        DataError, and ConfigError for settings that the target cannot do.
         """
+        require_possible(self.plan)
         dataset = self._dataset(data)
         usable, size = batched(self.graph, dataset, batch_size)
         batches = (batch.inputs for batch in usable.batches(size, cancel=cancel))
@@ -107,6 +112,20 @@ class QuantSim:
         self.encodings = compute_encodings(self.graph, self.plan, self.statistics)
         self.data, self._session = usable, None
         return self
+
+    def load_encodings(self, path: str | Path, *, partial: bool = False) -> MatchReport:
+        """Quantize as the encodings file at `path` says; returns how file and model match.
+
+        The file decides over the settings made so far; only the target stays. Tensors that it has
+        nothing for stay float, or with `partial` follow the target's rules (calibrate then).
+        Raises ConfigError naming what is wrong with the file, or does not fit the model.
+        """
+        config = QuantConfig(target=self.config.target)
+        graph, report = graph_with_encodings(self.graph, config, Path(path), partial=partial)
+        self.graph, self.config, self.plan = graph, config, place(graph, config)
+        self.encodings = compute_encodings(graph, self.plan, self.statistics)
+        self._session = None
+        return report
 
     def __call__(self, inputs: Arrays) -> Any:
         """What the exported file computes for one batch.
@@ -163,17 +182,31 @@ class QuantSim:
             return Calls("arrays", batches, specs)
         for index, batch in enumerate(batches):
             ArrayData(f"batch {index}", batch, None, specs)  # complains about shapes
-        if len({tuple(array.shape[1:] for array in batch.values()) for batch in batches}) > 1:
-            return Calls("arrays", batches, specs)
-        arrays = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+        arrays = {}
+        for spec in specs:
+            parts = [batch[spec.name] for batch in batches]
+            whole = [part if spec.batch is None else part.take([0], spec.batch) for part in parts]
+            if len({part.shape for part in whole}) > 1:
+                return Calls("arrays", batches, specs)
+            if spec.batch is not None:
+                arrays[spec.name] = np.concatenate(parts, spec.batch)
+            elif all(np.array_equal(part, parts[0]) for part in parts):
+                arrays[spec.name] = parts[0]
+            else:
+                return Calls("arrays", batches, specs)
         return ArrayData("arrays", arrays, None, specs)
 
     def _are_calls(self, batches: list[dict[str, np.ndarray]]) -> bool:
-        """True if axis 0 is not the batch of every input."""
-        if not share_a_batch(input_specs(self.graph)):
+        """True if the inputs do not have one batch in common."""
+        axes = {s.name: s.batch for s in input_specs(self.graph) if s.batch is not None}
+        if not axes:
             return True
-        sizes = {str(value.shape[0]) for value in self.graph.inputs if value.shape is not None}
-        lengths = [{len(array) for array in batch.values() if array.ndim} for batch in batches]
+        shapes = {value.name: value.shape for value in self.graph.inputs}
+        sizes = {str(shape[axis]) for name, axis in axes.items() if (shape := shapes[name])}
+        lengths = [
+            {batch[name].shape[axis] for name, axis in axes.items() if batch[name].ndim > axis}
+            for batch in batches
+        ]
         return len(sizes) > 1 and any(len(found) > 1 for found in lengths)
 
 
@@ -193,12 +226,13 @@ def export(
     sim: QuantSim,
     folder: str | Path,
     *,
+    options: ExportOptions = DEFAULTS,
     data: Dataset | Iterable[Arrays] | Arrays | None = None,
     emit: Emit = silent,
     cancel: CancelToken | None = None,
 ) -> ExportSummary:
-    """Write the artifacts of a calibrated `sim` into `folder` and verify them on `data` (default:
-    the calibration data).
+    """Write the artifacts of a calibrated `sim` that `options` ask for into `folder` and verify
+    them on `data` (default: the calibration data).
 
     Raises ExportError, ConfigError before calibration, DataError without any data.
     """
@@ -221,6 +255,7 @@ def export(
         recipe=None,
         samples=samples,
         batch_size=batch_size,
+        options=options,
         emit=emit,
         cancel=cancel or CancelToken(),
     )

@@ -40,7 +40,8 @@ class UnsupportedOpsError(ModelError):
             lines.append(f"  {op}: {shown}")
         super().__init__(
             "The model uses operators that cannot be executed:\n" + "\n".join(lines),
-            "Replace these operators, or export the model with standard ONNX operators only.",
+            "Replace these operators, or export the model with standard ONNX operators only. "
+            "quant-studio validate lists all layers.",
         )
         self.ops = ops
 

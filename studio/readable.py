@@ -55,3 +55,8 @@ def count(value: float) -> str:
         if value >= factor:
             return f"{value / factor:.1f}\N{NO-BREAK SPACE}{unit}"
     return f"{value:.0f}"
+
+
+def plural(amount: int, noun: str, many: str = "") -> str:
+    """`1 layer`, `3 layers`; `many` is the plural that is not formed with an s."""
+    return f"{amount} {noun}" if amount == 1 else f"{amount} {many or noun + 's'}"

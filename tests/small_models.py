@@ -63,6 +63,23 @@ def conv_net(path: Path, batch: int | str = "N") -> Path:
     )
 
 
+def open_sizes(path: Path) -> Path:
+    """y (h, M) of images (N, 3, h, w) of any size: Conv, then a Reshape by sizes computed."""
+    return build(
+        path,
+        [
+            helper.make_node("Conv", ["x", "w1"], ["c"], "conv"),
+            helper.make_node("Shape", ["x"], ["s"], "shape"),
+            helper.make_node("Gather", ["s", "second"], ["side_size"], "side"),
+            helper.make_node("Concat", ["side_size", "rest"], ["both"], "sizes", axis=0),
+            helper.make_node("Reshape", ["c", "both"], ["y"], "reshape"),
+        ],
+        {"x": (FLOAT, ["N", 3, "h", "w"])},
+        {"y": (FLOAT, ["h", "M"])},
+        {"w1": numbers(9, 4, 3, 1, 1), "second": np.array([2]), "rest": np.array([-1])},
+    )
+
+
 def linear(path: Path) -> Path:
     """scores (N, 3) = x (N, 4) @ w + b, as one Gemm."""
     return build(

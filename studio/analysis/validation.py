@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,10 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from studio.analysis.cost import LayerCost, Shapes, layer_costs
+from studio.analysis.forecast import forecast
+from studio.analysis.shape_layers import shape_layers
 from studio.graph.describe import display_shape
 from studio.graph.model import ModelGraph, is_constant, is_float
-from studio.sim import op_rules
-from studio.sim.plan import Layer, Plan, Role
+from studio.sim.plan import Plan, Role
 from studio.sim.target import Target
 
 
@@ -61,8 +62,9 @@ class FloatTensors:
 class Validation:
     """The report. Totals leave out layers whose cost is not known (`unknown_macs` names them).
 
-    macs, bit_operations: of one sample. float_bytes, quantized_bytes: of all constants.
-    dynamic: (input, its shape as shown) of the inputs with sizes left open.
+    layers: without those that only compute sizes (`shape_layers` names them). macs, bit_operations:
+    of one sample. float_bytes, quantized_bytes: of all constants. dynamic: (input, its shape as
+    shown) of the inputs with sizes left open.
     """
 
     target: str
@@ -70,10 +72,16 @@ class Validation:
     layers: tuple[LayerReport, ...]
     float_tensors: tuple[FloatTensors, ...]
     dynamic: tuple[tuple[str, str], ...]
+    shape_layers: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
         return sum(layer.cost.macs or 0 for layer in self.layers)
+
+    @property
+    def costs_known(self) -> bool:
+        """False if no layer that multiplies has known sizes."""
+        return self.macs > 0 or not self.unknown_macs
 
     @property
     def integer_macs(self) -> int:
@@ -114,12 +122,11 @@ def validate(
     cost unknown), `unsupported` the operators no engine runs, with their layers. Reads every
     weight once.
     """
+    sizes = shape_layers(graph, plan)
     costs = {cost.layer: cost for cost in layer_costs(graph, plan, shapes)}
+    rows = [row for row in forecast(graph, plan, target).layers if row.layer not in sizes]
     layers = tuple(
-        LayerReport(layer.name, layer.title, costs[layer.name], not reason, reason)
-        for layer in plan.layers
-        if layer.nodes
-        for reason in [float_reason(graph, plan, target, layer)]
+        LayerReport(row.layer, row.title, costs[row.layer], row.integer, row.reason) for row in rows
     )
     dynamic = tuple(
         (value.name or "", display_shape(value))
@@ -127,58 +134,47 @@ def validate(
         if value.shape is None or not all(isinstance(size, int) for size in value.shape)
     )
     findings = [
-        *_unsupported(unsupported),
+        *_unsupported(unsupported, plan),
         *_dynamic(graph, target),
         *_weights(graph, plan),
-        *_float_layers(layers),
+        *_float_layers(layers, {row.reason: row.hint for row in rows}),
+        *(
+            Finding(Severity.WARNING, "float layers", row.layer, f"{row.warning}.", layer=row.layer)
+            for row in rows
+            if row.warning
+        ),
         *(Finding(Severity.WARNING, "model", "", text) for text in _other_warnings(graph)),
         *(Finding(Severity.WARNING, "settings", "", text) for text in plan.warnings),
     ]
     order = list(Severity)
     findings.sort(key=lambda finding: order.index(finding.severity))
-    return Validation(plan.target, tuple(findings), layers, _float_tensors(graph, plan), dynamic)
-
-
-def float_reason(graph: ModelGraph, plan: Plan, target: Target, layer: Layer) -> str:
-    """Why `target` computes `layer` in float; empty if it does so in integers, or if the layer
-    makes no floating-point tensor out of another (shapes, indices, constants)."""
-    head = graph.node(layer.nodes[0])
-    data = [head.inputs[slot] for slot in op_rules.data_slots(head) if slot < len(head.inputs)]
-    read = [value for value in data if value is not None and _is_float_data(value)]
-    made = graph.value(layer.output)
-    if not _is_float_data(made) or all(is_constant(value) for value in read):
-        return ""
-    operands = (*read, made)
-    if layer.ops[0] in target.float_ops:
-        return target.float_ops[layer.ops[0]]
-    if target.integer_ops is not None:
-        needed = target.integer_ops.get(layer.ops[0])
-        if needed is None:
-            return f"{target.title} has no integer kernel for {layer.ops[0]}"
-        for attribute, wanted in needed.items():
-            found = head.attributes.get(attribute)
-            if found is not None and found.value != wanted:
-                return f"{target.title} has an integer {layer.ops[0]} for {attribute}={wanted} only"
-    for value in operands:
-        row = plan.tensors.get(value.name or "")
-        if row is not None and row.spec is None:
-            return f"{row.name} is not quantized: {row.reason}"
-    return ""
+    return Validation(
+        plan.target,
+        tuple(findings),
+        layers,
+        _float_tensors(graph, plan, sizes),
+        dynamic,
+        tuple(layer.name for layer in plan.layers if layer.name in sizes),
+    )
 
 
 def _is_float_data(value: ir.Value) -> bool:
     return is_float(value) and value.dtype is not None
 
 
-def _unsupported(operators: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+def _unsupported(operators: Mapping[str, Sequence[str]], plan: Plan) -> Iterator[Finding]:
+    """One finding an operator, with all its nodes."""
+    layers = (
+        {node: layer.name for layer in plan.layers for node in layer.nodes} if operators else {}
+    )
     for operator, nodes in operators.items():
         yield Finding(
             Severity.ERROR,
             "operators",
             operator,
-            f"No engine runs {operator}: {_some(nodes)}.",
+            f"{operator} cannot be executed: {', '.join(nodes)}.",
             "Export the model without it, or replace it by standard operators.",
-            nodes[0] if nodes else "",
+            next((layers[node] for node in nodes if node in layers), ""),
         )
 
 
@@ -250,8 +246,8 @@ def _dead_channels(name: str, layer: str, array: np.ndarray, axis: int | None) -
         )
 
 
-def _float_layers(layers: Iterable[LayerReport]) -> Iterator[Finding]:
-    """One finding a reason, with the share of the work it concerns."""
+def _float_layers(layers: Iterable[LayerReport], hints: Mapping[str, str]) -> Iterator[Finding]:
+    """One finding a reason, with the share of the work it concerns; `hints` by reason."""
     groups: dict[str, list[LayerReport]] = {}
     total = 0
     for layer in layers:
@@ -268,7 +264,8 @@ def _float_layers(layers: Iterable[LayerReport]) -> Iterator[Finding]:
             "float layers",
             _some(names, 1),
             f"{count} in float{share}: {reason} ({_some(names)}).",
-            layer=names[0],
+            hints.get(reason, ""),
+            names[0],
         )
 
 
@@ -277,9 +274,13 @@ def _other_warnings(graph: ModelGraph) -> list[str]:
     return [text for text in graph.warnings if "NaN or infinite" not in text]
 
 
-def _float_tensors(graph: ModelGraph, plan: Plan) -> tuple[FloatTensors, ...]:
+def _float_tensors(
+    graph: ModelGraph, plan: Plan, sizes: Collection[str]
+) -> tuple[FloatTensors, ...]:
     groups: dict[str, list[str]] = {}
     for row in plan.tensors.values():
+        if row.layer in sizes:
+            continue
         if row.spec is None and _is_float_data(graph.value(row.name)):
             groups.setdefault(row.reason, []).append(row.name)
     ordered = sorted(groups.items(), key=lambda item: -len(item[1]))

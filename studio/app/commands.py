@@ -19,7 +19,6 @@ class Command:
     shortcut: str = ""
     tip: str = ""
     blocked: Callable[[Session], str] = lambda session: ""
-    checkable: bool = False
 
 
 def _needs_model(session: Session) -> str:
@@ -53,6 +52,21 @@ def _needs_data(session: Session) -> str:
 
 def _needs_selection(session: Session) -> str:
     return _needs_idle_model(session) or ("" if session.selection else "Select a layer first.")
+
+
+def _needs_groups(session: Session) -> str:
+    reason = _needs_model(session)
+    if reason or session.document is None:
+        return reason
+    grouped = any(layer.kind or layer.block for layer in session.document.plan.layers)
+    return "" if grouped else "The graph has no recognised layers."
+
+
+def _needs_sizes(session: Session) -> str:
+    reason = _needs_model(session)
+    if reason or session.document is None:
+        return reason
+    return "" if session.document.shape_layers else "The model computes no sizes."
 
 
 def _needs_undo(session: Session) -> str:
@@ -243,6 +257,33 @@ COMMANDS = (
         "",
         "Colour the graph by the error of each layer",
         _needs_model,
+    ),
+    Command(
+        "expand",
+        "Expand all recognised layers",
+        "View",
+        "",
+        "",
+        "Show the operators inside every recognised layer and block of the graph",
+        _needs_groups,
+    ),
+    Command(
+        "collapse",
+        "Collapse all recognised layers",
+        "View",
+        "",
+        "",
+        "Show every recognised layer and block of the graph as one box",
+        _needs_groups,
+    ),
+    Command(
+        "sizes",
+        "Show or hide arithmetic of sizes",
+        "View",
+        "",
+        "",
+        "Show the layers that only compute sizes, in graph and table, or hide them again",
+        _needs_sizes,
     ),
     Command(
         "theme",

@@ -33,17 +33,21 @@ class Box:
 
 
 class Boxes:
-    """The boxes of a plan as a tree, in execution order: a parent comes before its parts."""
+    """The boxes of a plan as a tree, in execution order: a parent comes before its parts.
 
-    def __init__(self, plan: Plan, graph: ModelGraph) -> None:
+    The layers `hidden` have none.
+    """
+
+    def __init__(self, plan: Plan, graph: ModelGraph, hidden: Collection[str] = ()) -> None:
         self.plan = plan
+        self._layers = [layer for layer in plan.layers if layer.name not in hidden]
         self._graph = graph
         self.all: dict[str, Box] = {}
         members: dict[str, list[str]] = {}
-        for layer in plan.layers:
+        for layer in self._layers:
             if layer.block is not None:
                 members.setdefault(f"block:{layer.block[1]}", []).append(layer.name)
-        for layer in plan.layers:
+        for layer in self._layers:
             parent = f"block:{layer.block[1]}" if layer.block is not None else ""
             if layer.block is not None and parent not in self.all:
                 kind, name = layer.block
@@ -92,7 +96,7 @@ class Boxes:
         """A line for every activation from the drawn box that makes it to one that reads it."""
         makers: dict[str, str] = {}
         readers: list[tuple[str, str]] = []
-        for layer in self.plan.layers:
+        for layer in self._layers:
             for box, reads, makes in self._flows(layer, opened):
                 makers.update(dict.fromkeys(makes, box))
                 readers += [(tensor, box) for tensor in reads]

@@ -17,6 +17,8 @@ from studio.app.session import Session
 from studio.app.widgets import label, menu_button
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from studio.project.document import Document
     from studio.sim.plan import Layer, Plan
 
@@ -49,8 +51,10 @@ class GraphPanel(QWidget):
         self._actions = actions
         self._color = "sqnr"
         self._shown: object = None
+        self._model: ir.Model | None = None  # what is shown, as it was before preparation
         self._boxes: Boxes | None = None
         self._opened: set[str] = set()
+        self._sizes = False
         self.view = GraphView()
         self.view.setAccessibleName("Graph of layers")
         layout = QVBoxLayout(self)
@@ -62,7 +66,7 @@ class GraphPanel(QWidget):
         self.view.toggled.connect(self.toggle)
         session.opened.connect(self._forget)
         session.document_changed.connect(self.refresh)
-        session.selection_changed.connect(self._select)
+        session.selection_changed.connect(lambda names: self._select(names))
         self.refresh()
 
     def _build_bar(self) -> None:
@@ -85,8 +89,8 @@ class GraphPanel(QWidget):
         self.groups = menu_button("Recognised layers in the graph", "chip")
         self.groups.setText("Expand")
         self.groups.setMenu(QMenu(self.groups))
-        self.groups.menu().addAction("Expand all", lambda: self.open_all(True))
-        self.groups.menu().addAction("Collapse all", lambda: self.open_all(False))
+        for name in ("expand", "collapse"):
+            self.groups.menu().addAction(self._actions[name])
         fit = QToolButton()
         fit.setText("Fit")
         fit.setAccessibleName("Show the whole graph")
@@ -102,6 +106,10 @@ class GraphPanel(QWidget):
     # -- content -------------------------------------------------------------------------------
 
     def _forget(self) -> None:
+        """Start afresh with another model; the same one may have been prepared again."""
+        model = _unprepared(self._session.document)
+        if model is not None and model is self._model:
+            return
         self._shown = None
         self._opened.clear()
         self.search.clear()
@@ -110,6 +118,12 @@ class GraphPanel(QWidget):
     def set_color(self, name: str) -> None:
         """Colour by "none", "bits" or "sqnr"."""
         self._color = name
+        self.refresh()
+
+    def show_sizes(self, on: bool) -> None:
+        """Show the layers that only compute sizes as well."""
+        self._sizes = on
+        self._boxes = None
         self.refresh()
 
     def refresh(self) -> None:
@@ -121,7 +135,8 @@ class GraphPanel(QWidget):
             self._shown = None
             return
         if self._boxes is None or self._boxes.plan is not document.plan:
-            self._boxes = Boxes(document.plan, document.graph)
+            hidden = frozenset() if self._sizes else document.shape_layers
+            self._boxes = Boxes(document.plan, document.graph, hidden)
             self._opened &= self._boxes.all.keys()
         self.groups.setVisible(any(box.opens for box in self._boxes.all.values()))
         self._draw(document)
@@ -139,12 +154,13 @@ class GraphPanel(QWidget):
         from studio.graph.layout import layout
 
         current = self.view.current
-        self.view.set_graph(nodes, self._boxes.edges(self._opened), layout, keep)
-        self._shown = shape
+        edges, stay = self._boxes.edges(self._opened), self._shown is not None
+        self.view.set_graph(nodes, edges, layout, stay=stay, keep=keep)
+        self._shown, self._model = shape, _unprepared(document)
         if self._stands_for(current) == set(self._session.selection) and current:
             self.view.select(current, center=False)
         else:
-            self._select(self._session.selection)
+            self._select(self._session.selection, center=not stay)
 
     # -- groups --------------------------------------------------------------------------------
 
@@ -227,14 +243,14 @@ class GraphPanel(QWidget):
 
     # -- selection and search ------------------------------------------------------------------
 
-    def _select(self, names: tuple[str, ...]) -> None:
+    def _select(self, names: tuple[str, ...], center: bool = True) -> None:
         current = self.view.current
         if names and current and self._stands_for(current) == set(names):
             return
         name = self._boxes.box_of(names[-1]) if names and self._boxes is not None else ""
         self._show_box(name)
         if self.view.current != name:
-            self.view.select(name)
+            self.view.select(name, center)
         if name and names[-1] not in self._layers(name):  # an operator or a block was named
             self._session.select(self._layers(name))
 
@@ -263,6 +279,12 @@ class GraphPanel(QWidget):
         self.view.find(words)
         self.view.select(name)
         self._session.select(self._layers(name))
+
+
+def _unprepared(document: Document | None) -> ir.Model | None:
+    """The model as it was opened, which stays the same object however it is prepared."""
+    captured = document.graph.captured if document is not None else None
+    return captured.ir if captured is not None else None
 
 
 def _tip(box: Box, parts: list[Layer], sqnr: list[float]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.readable import count, decibels, number, percent, share, size
+from studio.readable import count, decibels, number, percent, plural, share, size
 
 __all__ = [
     "count",
@@ -48,8 +48,3 @@ def progress(done: int, total: int, detail: str) -> str:
 def unbroken(*parts: str) -> str:
     """The parts with a space between; a line may end after a part, not inside one."""
     return " ".join(part.replace(" ", "\u00a0") for part in parts)
-
-
-def plural(amount: int, noun: str, many: str = "") -> str:
-    """`1 layer`, `3 layers`; `many` is the plural that is not formed with an s."""
-    return f"{amount} {noun}" if amount == 1 else f"{amount} {many or noun + 's'}"

@@ -81,14 +81,18 @@ def totals(report: Validation) -> list[tuple[str, str, str]]:
     unknown = len(report.unknown_macs)
     known = f" Without {text.plural(unknown, 'layer')} of unknown shape." if unknown else ""
     smaller = f"{text.size(report.float_bytes)} → {text.size(report.quantized_bytes)}"
+    macs, integers, operations = "?", "?", "?"
+    if report.costs_known:
+        macs, operations = text.count(report.macs), text.count(report.bit_operations)
+        integers = text.percent(share)
     return [
-        ("MACs", text.count(report.macs), f"Multiply-accumulates of one sample.{known}"),
+        ("MACs", macs, f"Multiply-accumulates of one sample.{known}"),
         (
             "IN INTEGERS",
-            text.percent(share),
+            integers,
             f"Share of the MACs {report.target} runs in integers.",
         ),
-        ("BIT-OPERATIONS", text.count(report.bit_operations), "MACs × bits of both operands."),
+        ("BIT-OPERATIONS", operations, "MACs × bits of both operands."),
         ("WEIGHTS", smaller, "Constants in float, and at their planned bits without scales."),
     ]
 

@@ -76,7 +76,7 @@ def workflow_steps(document: Document | None, job_step: str = "", progress: str 
 def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
     data, calibration, evaluation = document.data, document.calibration, document.evaluation
     changed = sum(bool(layer.changed) for layer in document.plan.layers)
-    layers = text.plural(len(document.plan.layers), "layer")
+    layers = text.plural(len(document.plan.layers) - len(document.shape_layers), "layer")
     data_detail = "Choose calibration data"
     if data is not None:
         data_detail = text.unbroken(f"{data.name} ·", f"calibrate on {data.calibration_size}")

@@ -62,6 +62,7 @@ class Workspace(QWidget):
         )
         for table in (self.tensors, self.preparation, self.validation):
             table.layer_chosen.connect(lambda name: session.select((name,)))
+        self.layers.sizes.toggled.connect(self.graph.show_sizes)
         self.graph.activated.connect(self._edit_layer)
         self.graph.view.context_menu_requested.connect(self._graph_menu)
         session.document_changed.connect(self.refresh)
@@ -146,7 +147,9 @@ class Workspace(QWidget):
         self._stale = {"tensors", "preparation"}
         if document is None:
             return
-        self.bottom.set_title("layers", f"Layers {len(document.plan.layers)}")
+        self.bottom.set_title(
+            "layers", f"Layers {len(document.plan.layers) - len(document.shape_layers)}"
+        )
         self.bottom.set_title("tensors", f"Tensors {len(document.plan.tensors)}")
         self.bottom.set_title("preparation", f"Preparation {len(document.graph.changes)}")
         self._show_problems()

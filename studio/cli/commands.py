@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from studio.cli.export_options import export_options
 from studio.cli.output import (
     ProgressLine,
     print_evaluation,
@@ -19,6 +20,7 @@ from studio.errors import ModelError, VerificationError
 
 if TYPE_CHECKING:
     from studio.data.preprocess import Preprocess
+    from studio.exporting.options import ExportOptions
     from studio.project.document import DataSettings, Document
     from studio.sim.config import QuantConfig
 
@@ -51,7 +53,7 @@ def inspect(options: argparse.Namespace) -> int:
     from studio.cli.inspection import print_inspection
 
     document = _open(options, _config(options))
-    print_inspection(document, tensors=options.tensors, as_json=options.json)
+    print_inspection(document, tensors=options.tensors, sizes=options.sizes, as_json=options.json)
     return 0
 
 
@@ -60,7 +62,7 @@ def validate(options: argparse.Namespace) -> int:
     from studio.cli.validation import print_validation
     from studio.project.validation import validate_document
 
-    document = _open(options, _config(options))
+    document = _open(options, _config(options), executable=False)
     if options.data is not None or options.random_data:
         document = document.with_data(_data_settings(options, document))
     report = validate_document(document)
@@ -69,6 +71,7 @@ def validate(options: argparse.Namespace) -> int:
 
 
 def quantize(options: argparse.Namespace) -> int:
+    files = export_options(options)  # before the work that it would be too late after
     document = _open(options, _config(options))
     data = _data_settings(options, document).model_copy(
         update={
@@ -77,7 +80,7 @@ def quantize(options: argparse.Namespace) -> int:
         }
     )
     steps = ["calibrate", *([] if options.no_evaluate else ["evaluate"]), "export"]
-    return _quantize(document, data, steps, options.out, options.json)
+    return _quantize(document, data, steps, options.out, files, options.json)
 
 
 def run_recipe(options: argparse.Namespace) -> int:
@@ -85,21 +88,22 @@ def run_recipe(options: argparse.Namespace) -> int:
     from studio.project.steps import open_document
 
     recipe = load_recipe(options.recipe)
-    base = options.recipe.parent
     with ProgressLine(options.json) as emit:
         document = open_document(
-            recipe.model.source(base), trust=options.trust, config=recipe.config, emit=emit
+            recipe.model.source(), trust=options.trust, config=recipe.config, emit=emit
         )
-    data = recipe.data
-    if data.path is not None:
-        data = data.model_copy(update={"path": base / data.path})
-    return _quantize(
-        document, data, list(recipe.steps), options.out or base / recipe.out, options.json
-    )
+    files = export_options(options, recipe.export)
+    out = options.out or recipe.out
+    return _quantize(document, recipe.data, list(recipe.steps), out, files, options.json)
 
 
 def _quantize(
-    document: Document, data: DataSettings, steps: list[str], out: Path, as_json: bool
+    document: Document,
+    data: DataSettings,
+    steps: list[str],
+    out: Path,
+    files: ExportOptions,
+    as_json: bool,
 ) -> int:
     from dataclasses import replace
 
@@ -116,7 +120,7 @@ def _quantize(
             elif step == "evaluate":
                 document = do.evaluate(document, emit=emit)
             else:
-                document = do.export(document, out, emit=emit)
+                document = do.export(document, out, options=files, emit=emit)
     if as_json:
         from studio.exporting.bundle import export_dict
 
@@ -195,7 +199,7 @@ def demo(options: argparse.Namespace) -> int:
     return run_demo(options.out, options.json)
 
 
-def _open(options: argparse.Namespace, config: QuantConfig) -> Document:
+def _open(options: argparse.Namespace, config: QuantConfig, *, executable: bool = True) -> Document:
     from studio.graph.sources.source import parse_fixed
     from studio.project.steps import open_document
 
@@ -209,6 +213,9 @@ def _open(options: argparse.Namespace, config: QuantConfig) -> Document:
             without=options.without,
             trust=options.trust,
             config=config,
+            encodings=options.encodings,
+            partial_encodings=options.partial_encodings,
+            executable=executable,
             emit=emit,
         )
 

@@ -8,15 +8,21 @@ from studio.cli.output import print_json, print_table
 from studio.graph.describe import display_shape, macs, parameters
 from studio.graph.macs import MAC_OPS
 from studio.graph.prepare import rules
+from studio.readable import plural
 
 if TYPE_CHECKING:
     from studio.project.document import Document
     from studio.sim.plan import Layer, TensorPlan
 
 
-def print_inspection(document: Document, *, tensors: bool, as_json: bool) -> None:
-    """Inputs, layers (or tensors) and what preparation did."""
+def print_inspection(
+    document: Document, *, tensors: bool, sizes: bool = False, as_json: bool
+) -> None:
+    """Inputs, layers (or tensors) and what preparation did; with `sizes` also the layers that only
+    compute sizes."""
     graph, plan = document.graph, document.plan
+    hidden = frozenset() if sizes else document.shape_layers
+    layers = [layer for layer in plan.layers if layer.name not in hidden]
     if as_json:
         print_json(
             {
@@ -25,7 +31,8 @@ def print_inspection(document: Document, *, tensors: bool, as_json: bool) -> Non
                 "target": plan.target,
                 "inputs": {value.name: display_shape(value) for value in graph.inputs},
                 "outputs": {value.name: display_shape(value) for value in graph.outputs},
-                "layers": [_layer(document, layer) for layer in plan.layers],
+                "layers": [_layer(document, layer) for layer in layers],
+                "shape_layers": [x.name for x in plan.layers if x.name in hidden],
                 "tensors": [_tensor(row) for row in plan.tensors.values()],
                 "rules": rules(graph),
                 "changes": graph.changes,
@@ -40,10 +47,12 @@ def print_inspection(document: Document, *, tensors: bool, as_json: bool) -> Non
         rows = [tuple(map(str, _tensor(row).values())) for row in plan.tensors.values()]
         print_table(("tensor", "role", "layer", "quantized", "why"), rows)
     else:
-        rows = [tuple(map(str, _layer(document, layer).values())) for layer in plan.layers]
+        rows = [tuple(map(str, _layer(document, layer).values())) for layer in layers]
         print_table(
             ("layer", "ops", "output", "weights", "activations", "parameters", "MACs", "note"), rows
         )
+        if hidden:
+            print(f"\nwithout {plural(len(hidden), 'layer')} of arithmetic of sizes (--sizes)")
     print(f"\npreparation ({len(graph.changes)} changes):")
     listed = rules(graph)
     width = max(len(rule.name) for rule in listed)

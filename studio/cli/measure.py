@@ -28,10 +28,14 @@ Settings = Callable[[Document], DataSettings]
 def evaluate_model(
     document: Document, settings: DataSettings, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Accuracy of a float model."""
+    """Accuracy of a float model, and simulated with the encodings of its file if that has all."""
     dataset = open_dataset(document, settings)
+    sessions = {"float": float_session(document.graph)}
+    if document.from_file and document.calibrated:
+        graph, plan = document.graph, document.plan
+        sessions["simulated"] = simulated_session(graph, plan, document.encodings)
     with ProgressLine(options.json) as emit:
-        return _measure(document, dataset, {"float": float_session(document.graph)}, options, emit)
+        return _measure(document, dataset, sessions, options, emit)
 
 
 def evaluate_folder(

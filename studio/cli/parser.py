@@ -7,6 +7,7 @@ from pathlib import Path
 
 from studio import __version__
 from studio.cli import commands
+from studio.cli.export_options import add_export
 
 COMMANDS = (
     "inspect",
@@ -57,10 +58,14 @@ def build_parser() -> argparse.ArgumentParser:
         "inspect", help="show the layers and how each is quantized"
     )
     _add_model(inspect)
+    _add_encodings(inspect)
     _add_config(inspect)
     _add_common(inspect)
     inspect.add_argument(
         "--tensors", action="store_true", help="one row a tensor, with the reasons"
+    )
+    inspect.add_argument(
+        "--sizes", action="store_true", help="the layers that only compute sizes as well"
     )
     inspect.set_defaults(run=commands.inspect)
 
@@ -68,6 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         "validate", help="what to know before calibrating: operators, float layers, cost, weights"
     )
     _add_model(validate)
+    _add_encodings(validate)
     _add_data(validate, required=False)
     _add_config(validate)
     _add_common(validate)
@@ -76,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     quantize = commands_parser.add_parser("quantize", help="calibrate, evaluate, export and verify")
     _add_model(quantize)
+    _add_encodings(quantize)
     _add_data(quantize)
     _add_config(quantize)
     _add_common(quantize)
@@ -93,12 +100,14 @@ def build_parser() -> argparse.ArgumentParser:
     quantize.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the artifacts"
     )
+    add_export(quantize)
     quantize.set_defaults(run=commands.quantize)
 
     evaluate = commands_parser.add_parser(
         "evaluate", help="measure a model, or an exported folder (float, simulated, onnxruntime)"
     )
     _add_model(evaluate, "MODEL_OR_DIR")
+    _add_encodings(evaluate)
     _add_data(evaluate)
     _add_common(evaluate)
     evaluate.add_argument("--limit", type=_count, metavar="N", help="use N samples only")
@@ -119,6 +128,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="folder for the artifacts")
     run.add_argument("--trust", action="store_true", help="allow the recipe's model to run code")
     _add_common(run)
+    add_export(run)
     run.set_defaults(run=commands.run_recipe)
 
     demo = commands_parser.add_parser(
@@ -186,6 +196,21 @@ def _add_model(parser: argparse.ArgumentParser, name: str = "MODEL") -> None:
         "--trust",
         action="store_true",
         help="allow what is in the model to run (opening anything but ONNX runs code)",
+    )
+
+
+def _add_encodings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--encodings",
+        type=Path,
+        metavar="FILE",
+        help="encodings file (0.6.1, 1.0.0, 2.0.0, 2.1.0) that says how the model is quantized;"
+        " its other tensors stay float",
+    )
+    parser.add_argument(
+        "--partial-encodings",
+        action="store_true",
+        help="use the encodings that fit, and quantize the other tensors by the settings",
     )
 
 

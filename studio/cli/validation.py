@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from studio.cli.output import print_json, print_table
-from studio.readable import count, percent, size
+from studio.readable import count, percent, plural, size
 
 if TYPE_CHECKING:
     from studio.analysis.validation import Validation
@@ -18,11 +18,15 @@ def print_validation(report: Validation, *, layers: bool, as_json: bool) -> None
         return
     share = 100 * report.integer_macs / report.macs if report.macs else 0.0
     print(f"target {report.target}, one sample:")
-    print(f"  {count(report.macs)} multiply-accumulates, {percent(share)} of them in integers")
-    print(f"  {count(report.bit_operations)} bit-operations")
+    if report.costs_known:
+        print(f"  {count(report.macs)} multiply-accumulates, {percent(share)} of them in integers")
+        print(f"  {count(report.bit_operations)} bit-operations")
     print(f"  weights {size(report.float_bytes)} float, {size(report.quantized_bytes)} quantized")
     if report.unknown_macs:
-        print(f"  without {len(report.unknown_macs)} layers whose shapes are not known")
+        print(f"  without {plural(len(report.unknown_macs), 'layer')} of unknown shape")
+    if report.shape_layers:
+        left_out = plural(len(report.shape_layers), "layer")
+        print(f"  without {left_out} of arithmetic of sizes")
     for finding in report.findings:
         print(f"{finding.severity.value}: {finding.message}")
         if finding.hint:

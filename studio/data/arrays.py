@@ -18,7 +18,8 @@ LABEL_KEYS = ("labels", "y")
 
 
 class ArrayData:
-    """Samples along axis 0 of `arrays` (model input name -> array), with (n,) labels or None.
+    """Samples along the batch axes of `arrays` (model input name -> array), with (n,) labels or
+    None. An input without a batch axis has one value for all samples.
 
     `picked` are the rows that belong to the dataset, None for all. Values are converted to the
     input's type within one kind (float64 to float32, not integers to floats). A batch with NaN or
@@ -42,7 +43,11 @@ class ArrayData:
         self._labels = labels
         self._specs = tuple(specs)
         self._check()
-        total = len(next(iter(self._arrays.values())))
+        total = next(
+            self._arrays[spec.name].shape[spec.batch]
+            for spec in self._specs
+            if spec.batch is not None
+        )
         self._picked = np.arange(total, dtype=np.int64) if picked is None else picked
 
     @property
@@ -76,9 +81,15 @@ class ArrayData:
             yield Batch(inputs, labels, indices)
 
     def _read(self, spec: InputSpec, rows: np.ndarray) -> np.ndarray:
-        values = np.ascontiguousarray(self._arrays[spec.name][rows])
+        array = self._arrays[spec.name]
+        if spec.batch is None:
+            return np.array(array, spec.dtype).reshape([size or 1 for size in spec.shape])
+        values = np.ascontiguousarray(
+            array[rows] if spec.batch == 0 else array.take(rows, spec.batch)
+        )
         if values.dtype.kind == "f":
-            finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
+            others = tuple(axis for axis in range(values.ndim) if axis != spec.batch)
+            finite = np.isfinite(values).all(axis=others)
             if not finite.all():
                 raise DataError(
                     f"{self.name}: sample {rows[~finite][0]} of {spec.name!r} has NaN or infinite "
@@ -91,9 +102,12 @@ class ArrayData:
         counts = {}
         for spec in self._specs:
             array = self._arrays[spec.name]
-            _check_shape(self.name, array, spec)
             check_type(self.name, array, spec)
-            counts[spec.name] = len(array)
+            if spec.batch is None:
+                _check_single(self.name, array, spec)
+            else:
+                _check_shape(self.name, array, spec)
+                counts[spec.name] = array.shape[spec.batch]
         if self._labels is not None:
             if self._labels.ndim != 1 or self._labels.dtype.kind not in "iu":
                 raise DataError(
@@ -192,7 +206,9 @@ def _mapped(path: Path, file: Any) -> np.ndarray:
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
-    if 0 in shape or not shape:
+    if not shape:
+        return np.fromfile(file, dtype, 1).reshape(())
+    if 0 in shape:
         return np.zeros(shape, dtype)
     offset = file.tell()
     if fortran:
@@ -200,13 +216,26 @@ def _mapped(path: Path, file: Any) -> np.ndarray:
     return np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
 
 
+def _check_single(name: str, array: np.ndarray, spec: InputSpec) -> None:
+    """Raise DataError unless it is one finite number."""
+    if array.size != 1 or not np.isfinite(array).all():
+        raise DataError(
+            f"{name}: the array for {spec.name!r} has shape {format_shape(array.shape)}; the model "
+            "takes one number, the same for all samples.",
+            f"Give one finite number, or fix it for good with --fix {spec.name}=VALUE.",
+        )
+
+
 def _check_shape(name: str, array: np.ndarray, spec: InputSpec) -> None:
-    wanted = spec.shape[1:]
-    if array.ndim and fits(array.shape[1:], wanted):
+    wanted, axis = spec.sample_shape, spec.batch or 0
+    if array.ndim > axis and fits((*array.shape[:axis], *array.shape[axis + 1 :]), wanted):
         return
     hint = "Give the samples along the first axis, each of the shape of the model input."
+    if axis:
+        hint = f"Give the samples along axis {axis}, as the model takes them in one batch."
     if array.ndim == len(wanted) and fits(array.shape, wanted):
-        hint = "This is a single sample: add the batch axis with array[None]."
+        added = "[" + ":, " * axis + "None]"
+        hint = f"This is a single sample: add the batch axis with array{added}."
     elif array.ndim == 4 and fits(tuple(array.shape[i] for i in (3, 1, 2)), wanted):
         hint = "The channels are last, the model wants them first: array.transpose(0, 3, 1, 2)."
     elif array.ndim == 4 and fits(tuple(array.shape[i] for i in (2, 3, 1)), wanted):

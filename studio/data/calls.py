@@ -19,9 +19,8 @@ Call = Mapping[str, np.ndarray] | Path
 class Calls:
     """Each sample is one call of the model: all its inputs, whole.
 
-    For graphs (nodes and edges have sizes of their own), recurrent states (the batch is their
-    second axis), single numbers, and sequences or pictures of different sizes. A batch is always
-    one call.
+    For graphs (nodes and edges have sizes of their own), and sequences or pictures of different
+    sizes. A batch is always one call.
     """
 
     has_labels = False
@@ -90,8 +89,8 @@ class Calls:
 
 
 def share_a_batch(specs: Sequence[InputSpec]) -> bool:
-    """True if axis 0 of every input may be the batch: all open, or all of one fixed size."""
-    return all(spec.shape for spec in specs) and len({spec.shape[0] for spec in specs}) == 1
+    """True if samples can be put together in batches."""
+    return any(spec.batch is not None for spec in specs)
 
 
 def call_files(folder: Path) -> list[Path]:

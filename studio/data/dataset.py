@@ -11,17 +11,27 @@ import numpy as np
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One model input: `shape` with the batch dimension first, None where it is dynamic."""
+    """One model input: `shape` with its batch axis, None where a size is dynamic.
+
+    `batch` is the axis along which samples lie; None if the input is the same for all samples, or
+    the model takes no batches.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: np.dtype
+    batch: int | None = 0
+
+    @property
+    def sample_shape(self) -> tuple[int | None, ...]:
+        """The shape of one sample."""
+        return tuple(size for axis, size in enumerate(self.shape) if axis != self.batch)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs`: model input name -> array of shape (n, ...); `labels`: (n,) int64 class indices or
-    None; `indices`: (n,) int64 positions of the samples in the dataset."""
+    """`inputs`: model input name -> array, n samples along its batch axis; `labels`: (n,)
+    int64 class indices or None; `indices`: (n,) int64 positions of the samples in the dataset."""
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None

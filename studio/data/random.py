@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from studio.data.calls import share_a_batch
 from studio.data.dataset import Batch, Cancel, InputSpec, reading_order
 from studio.data.preprocess import DYNAMIC_SIDE
+from studio.errors import DataError
 
 DYNAMIC_LENGTH = 16
 
@@ -16,7 +18,8 @@ class RandomData:
     """`count` samples: standard normal for float inputs, 0 or 1 for integer and boolean ones.
 
     Sample i depends on `seed` and i alone, not on the batch size. A dynamic dimension becomes 224
-    in inputs of four dimensions and 16 in others.
+    in inputs of four dimensions and 16 in others. A model that takes no batches gets one sample at
+    a time. Raises DataError for an input that is a single number: any would not do.
     """
 
     name = "random data"
@@ -26,6 +29,13 @@ class RandomData:
 
     def __init__(self, specs: Sequence[InputSpec], count: int, seed: int = 0) -> None:
         self._specs = tuple(specs)
+        single = [spec.name for spec in specs if spec.batch is None and set(spec.shape) <= {1}]
+        if single:
+            raise DataError(
+                f"Random data cannot stand for the input {single[0]!r}, which is a single number.",
+                f"Fix its value for good with --fix {single[0]}=VALUE, or give data with it.",
+            )
+        self._batches = share_a_batch(specs)
         self._count = count
         self._seed = seed
 
@@ -45,13 +55,16 @@ class RandomData:
         cancel: Cancel | None = None,
     ) -> Iterator[Batch]:
         order = reading_order(self._count, limit, seed)
+        batch_size = batch_size if self._batches else 1
         for start in range(0, len(order), batch_size):
             if cancel is not None:
                 cancel.check()
             indices = order[start : start + batch_size]
             samples = [self._sample(int(index)) for index in indices]
             inputs = {
-                spec.name: np.stack([sample[position] for sample in samples])
+                spec.name: samples[0][position]
+                if spec.batch is None
+                else np.stack([sample[position] for sample in samples], spec.batch)
                 for position, spec in enumerate(self._specs)
             }
             yield Batch(inputs, None, indices)
@@ -61,7 +74,7 @@ class RandomData:
         arrays = []
         for spec in self._specs:
             dynamic = DYNAMIC_SIDE if len(spec.shape) == 4 else DYNAMIC_LENGTH
-            shape = tuple(dynamic if side is None else side for side in spec.shape[1:])
+            shape = tuple(dynamic if side is None else side for side in spec.sample_shape)
             is_float = spec.dtype.kind == "f"
             values: np.ndarray = (
                 random.standard_normal(shape, np.float32)

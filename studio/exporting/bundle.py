@@ -10,38 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from studio import __version__
+from studio.analysis.cost import tensors_to_measure
 from studio.analysis.quality import Evaluation
+from studio.analysis.validation import Validation, validate
 from studio.data.dataset import Dataset
-from studio.exporting.encodings_file import encodings_document
-from studio.exporting.files import save_onnx, staged_folder
+from studio.exporting.artifacts import (
+    FLOAT_MODEL,
+    MODEL,
+    cannot_verify,
+    list_artifacts,
+    write_artifacts,
+)
+from studio.exporting.options import DEFAULTS, ExportForm, ExportOptions, export_form
 from studio.exporting.report import ReportContent, report_html
-from studio.exporting.summary import Artifact, ExportSummary, Verification
+from studio.exporting.summary import ExportSummary, Verification
 from studio.exporting.verify import verify
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress
 from studio.plain_json import plain
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
+from studio.runtime.shapes import measured_shapes
 from studio.sim.config import QuantConfig
 from studio.sim.found import uses_file
-from studio.sim.plan import Plan, Role
-from studio.sim.qdq import Constants, insert_qdq
+from studio.sim.plan import Plan, require_possible
 from studio.sim.target import Target, load_target
+from studio.whole_files import staged_folder
 
 VERIFIED_SAMPLES = 32
 """Samples the exported file and the simulation are compared on."""
 
 VERIFIED_BATCH = 8
 """Samples read at once for that, at most (a model with a fixed batch size takes its own)."""
-
-_WHAT = {
-    "model.onnx": "quantized model (QuantizeLinear / DequantizeLinear), runs in onnxruntime",
-    "model_float.onnx": "prepared float model, goes with model.encodings",
-    "model.encodings": "encodings in AIMET's 1.0.0 layout, for Qualcomm's converters",
-    "report.html": "this export for people",
-    "recipe.json": "replays this export: quant-studio run recipe.json",
-    "summary.json": "this export for machines",
-}
 
 
 def export_bundle(
@@ -59,67 +59,61 @@ def export_bundle(
     recipe: Mapping[str, Any] | None,
     samples: Dataset,
     batch_size: int,
+    options: ExportOptions = DEFAULTS,
     emit: Emit,
     cancel: CancelToken,
 ) -> ExportSummary:
-    """Write `model.onnx`, `model_float.onnx`, `model.encodings`, `report.html`, `recipe.json` (if
-    given) and `summary.json` into `folder`, verified on up to `VERIFIED_SAMPLES` of `samples`.
+    """Write the files that `options` ask for (by default `model.onnx`, `model_float.onnx` and
+    `model.encodings`), `report.html`, `recipe.json` (if given) and `summary.json` into `folder`,
+    the quantized model verified on up to `VERIFIED_SAMPLES` of `samples`.
 
     Everything is made in a hidden folder first: on an error or a cancel `folder` is as it was.
-    Raises ExportError.
+    Raises ExportError, and ConfigError for what the target cannot do.
     """
+    require_possible(plan)
     emit(Progress("Exporting", 0, 3, "writing the models"))
     target = load_target(config.target)
-    quantized = insert_qdq(
-        graph,
-        plan,
-        encodings,
-        constants=Constants.INTEGER,
-        weight_storage_bits=target.weight_storage_bits,
-    )
-    quantized.producer_name, quantized.producer_version = "quantization-studio", __version__
-    if synthetic:
-        quantized.metadata_props["calibration_data"] = "random data: accuracy is not meaningful"
+    form = export_form(options, target.export)
     with staged_folder(folder) as staging:
-        save_onnx(quantized, staging / "model.onnx")
-        save_onnx(graph.ir, staging / "model_float.onnx")
-        document = encodings_document(plan, encodings)
-        (staging / "model.encodings").write_text(json.dumps(document, indent=2), encoding="utf-8")
+        written = write_artifacts(graph, plan, encodings, staging, form, synthetic=synthetic)
         cancel.check()
         subset = samples.subset(VERIFIED_SAMPLES)
-        verification = verify(
-            graph,
-            plan,
-            encodings,
-            staging / "model.onnx",
-            (
-                batch.inputs
-                for batch in subset.batches(min(batch_size, VERIFIED_BATCH), cancel=cancel)
-            ),
-            len(subset),
-            emit=emit,
-            cancel=cancel,
-        )
+        unverified = cannot_verify(plan, staging)
+        verification = None
+        if not unverified:
+            batches = subset.batches(min(batch_size, VERIFIED_BATCH), cancel=cancel)
+            verification = verify(
+                graph,
+                plan,
+                encodings,
+                staging / MODEL,
+                (batch.inputs for batch in batches),
+                len(subset),
+                float_path=staging / FLOAT_MODEL,
+                emit=emit,
+                cancel=cancel,
+            )
         emit(Progress("Exporting", 2, 3, "writing the report"))
         if recipe is not None:
             text = json.dumps(recipe, indent=2)
             (staging / "recipe.json").write_text(text, encoding="utf-8")
         float_bytes, quantized_bytes = (
-            _size(staging, "model_float.onnx"),
-            _size(staging, "model.onnx"),
+            _size(staging, FLOAT_MODEL),
+            _size(staging, MODEL),
         )
-        notes = _warnings(plan, target, synthetic)
+        notes = (*written, *([unverified] if unverified else []), *_warnings(synthetic))
         summary = {
             "model": graph.source.name,
             "target": plan.target,
             "config": config.model_dump(mode="json", exclude_none=True),
+            "export": options.model_dump(mode="json", exclude_none=True),
             "synthetic_data": synthetic,
             "encodings_from_file": uses_file(graph, config),
             "calibration": {"data": calibration_data, "samples": calibration_samples},
             "float_bytes": float_bytes,
             "quantized_bytes": quantized_bytes,
             "evaluation": None if evaluation is None else asdict(evaluation),
-            "verification": verification_dict(verification),
+            "verification": None if verification is None else verification_dict(verification),
             "warnings": (*graph.warnings, *plan.warnings, *notes),
             "unquantized": {
                 name: row.reason for name, row in plan.tensors.items() if row.spec is None
@@ -143,9 +137,10 @@ def export_bundle(
             quantized_bytes=quantized_bytes,
             created=datetime.now(),
             version=__version__,
+            validation=_validation(graph, plan, target, subset),
         )
-        _write_report(content, staging)
-        artifacts = _artifacts(staging)
+        _write_report(content, staging, form)
+        artifacts = list_artifacts(staging, form)
         cancel.check()
     emit(Progress("Exporting", 3, 3, "done"))
     return ExportSummary(
@@ -158,29 +153,27 @@ def export_bundle(
     )
 
 
-def _write_report(content: ReportContent, folder: Path) -> None:
+def _validation(graph: ModelGraph, plan: Plan, target: Target, samples: Dataset) -> Validation:
+    """What validating says, with the costs measured on one of the samples."""
+    batch = next(iter(samples.batches(1)))
+    shapes = measured_shapes(graph, batch.inputs, tensors_to_measure(graph))
+    return validate(graph, plan, target, shapes, {})
+
+
+def _write_report(content: ReportContent, folder: Path, form: ExportForm) -> None:
     """Write report.html, which names all files of the export and so its own size too."""
     path = folder / "report.html"
     for _ in range(2):
         path.touch()
-        html = report_html(replace(content, artifacts=_artifacts(folder)))
+        html = report_html(replace(content, artifacts=list_artifacts(folder, form)))
         path.write_text(html, encoding="utf-8")
 
 
-def _warnings(plan: Plan, target: Target, synthetic: bool) -> tuple[str, ...]:
-    """What whoever uses the exported files has to know."""
-    warnings = []
-    rows = [row for row in plan.tensors.values() if row.spec is not None]
-    bits = {row.spec.grid.bits for row in rows if row.spec and row.role is Role.WEIGHT}
-    narrow = " and ".join(f"{size}-bit" for size in sorted(bits) if size < 8)
-    if narrow and target.weight_storage_bits == 8:
-        warnings.append(
-            f"{narrow} weights are stored in 8 bits: onnxruntime has no {narrow} convolution "
-            "kernels."
-        )
-    if synthetic:
-        warnings.append("Calibrated on random data: ranges and accuracy are not those of real use.")
-    return tuple(warnings)
+def _warnings(synthetic: bool) -> tuple[str, ...]:
+    """What whoever uses the exported files has to know, whatever they are."""
+    if not synthetic:
+        return ()
+    return ("Calibrated on random data: ranges and accuracy are not those of real use.",)
 
 
 def export_dict(summary: ExportSummary) -> dict[str, Any]:
@@ -205,11 +198,3 @@ def verification_dict(verification: Verification) -> dict[str, Any]:
 def _size(folder: Path, name: str) -> int:
     """Bytes of a model, its external data included."""
     return sum(path.stat().st_size for path in folder.glob(f"{name}*"))
-
-
-def _artifacts(folder: Path) -> tuple[Artifact, ...]:
-    return tuple(
-        Artifact(name, (folder / name).stat().st_size, what)
-        for name, what in _WHAT.items()
-        if (folder / name).is_file()
-    )

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from studio.errors import ConfigError
-from studio.exporting.encodings_file import read_encodings
+import numpy as np
+
+from studio.errors import ConfigError, ModelError
+from studio.exporting.encodings import (
+    EncodingsFile,
+    FindingKind,
+    MatchReport,
+    match_encodings,
+    read_encodings,
+)
+from studio.exporting.encodings.load import with_encodings
 from studio.graph.model import ModelGraph
 from studio.graph.open import open_model
 from studio.quant.encoding import Encoding
+from studio.quant.grid import FloatGrid
 from studio.sim.config import QuantConfig
 from studio.sim.encodings import bias_encodings
-from studio.sim.found import found_encodings
+from studio.sim.found import as_found, found_encodings
 from studio.sim.placement import place
 from studio.sim.plan import Plan
+
+ONE_EXPORT = "Give a folder whose files come from one export."
 
 
 def load_export(
@@ -21,33 +34,71 @@ def load_export(
 ) -> tuple[ModelGraph, Plan, dict[str, Encoding]]:
     """Graph, plan and encodings of an exported folder under the configuration of its recipe.
 
-    `from_file`: its model came quantized, so `model.onnx` alone says which tensors are. Raises
-    ConfigError if a file is missing or the files do not belong together, ModelError if the model
-    cannot be read.
+    `from_file`: its model came quantized, or with an encodings file; the exported files say which
+    tensors are. Raises ConfigError if a file is missing or the files do not belong together,
+    ModelError if the model cannot be read.
     """
     for name in ("model.onnx", "model_float.onnx", "model.encodings"):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder} has no {name}.", "Give a folder that an export wrote.")
-    graph = open_model(folder / ("model.onnx" if from_file else "model_float.onnx"))
-    plan = place(graph, QuantConfig(target=config.target) if from_file else config)
-    encodings = found_encodings(graph, plan)
-    encodings.update(read_encodings(folder / "model.encodings", plan))
-    for name, encoding in encodings.items():
-        shape = graph.value(name).shape
-        if encoding.axis is not None and (
-            shape is None or shape[encoding.axis] != encoding.channels
-        ):
-            raise ConfigError(
-                f"{folder / 'model.encodings'} has {encoding.channels} scales for {name} of shape "
-                f"{shape}.",
-                "Give a folder whose files come from one export.",
-            )
+    file = read_encodings(folder / "model.encodings")
+    if from_file:
+        target = QuantConfig(target=config.target)
+        graph = _quantized(folder, target, file)
+        plan = place(graph, target)
+    else:
+        graph = open_model(folder / "model_float.onnx")
+        plan = place(graph, config)
+    report = match_encodings(file, graph, plan)
+    _require_one_export(report, folder)
+    encodings = {**_implied(plan), **found_encodings(graph, plan), **report.encodings}
     encodings.update(bias_encodings(plan, encodings))
     missing = [name for name in plan.quantized if name not in encodings]
     if missing:
         raise ConfigError(
             f"{folder / 'model.encodings'} has no encoding for {missing[0]} and {len(missing) - 1} "
             "more tensors.",
-            "Give a folder whose files come from one export.",
+            ONE_EXPORT,
         )
-    return graph, plan, encodings
+    return graph, plan, {name: encodings[name] for name in plan.quantized}
+
+
+def _quantized(folder: Path, config: QuantConfig, file: EncodingsFile) -> ModelGraph:
+    """The model with its quantization: as the encodings say it, with what `model.onnx` alone knows
+    (integers, biases, what is float), unless that file has a form that is not taken apart."""
+    try:
+        graph = open_model(folder / "model.onnx")
+    except ModelError:
+        graph = None
+    if graph is not None and file.encodings.keys() <= graph.found.keys():
+        report = match_encodings(file, graph, place(graph, config))
+        found = dict(graph.found)
+        for name, encoding in report.encodings.items():
+            lifted = found[name]
+            found[name] = replace(
+                as_found(encoding), storage_bits=lifted.storage_bits, integers=lifted.integers
+            )
+        return replace(graph, found=found)
+    graph, _ = with_encodings(open_model(folder / "model_float.onnx"), config, file)
+    return graph
+
+
+def _require_one_export(report: MatchReport, folder: Path) -> None:
+    wrong = report.of(FindingKind.UNKNOWN, FindingKind.MISFIT, FindingKind.DIFFERENT)
+    if wrong:
+        first = wrong[0]
+        raise ConfigError(
+            f"{folder / 'model.encodings'} does not fit the configuration: {first.name}: "
+            f"{first.message}.",
+            ONE_EXPORT,
+        )
+
+
+def _implied(plan: Plan) -> dict[str, Encoding]:
+    """Encodings of the tensors in float16 or bfloat16, which 2.x files do not list."""
+    found = {}
+    for name in plan.quantized:
+        spec = plan.tensors[name].spec
+        if spec is not None and isinstance(spec.grid, FloatGrid) and not spec.grid.scaled:
+            found[name] = Encoding(spec.grid, np.ones((), np.float32), np.zeros((), np.int64))
+    return found

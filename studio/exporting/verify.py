@@ -2,55 +2,42 @@
 
 Layer by layer on equal inputs the integers must agree to the last step. End to end, the order of
 float summation flips single steps and the flips add up, so there SQNR, cosine and top-1 agreement
-are stated, with onnxruntime's optimisations off and on.
+are stated, with onnxruntime's optimisations off and on, beside what these make of each other.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import torch
 
-from studio.analysis.evaluate import OutputMeter, simulated_name
-from studio.exporting.stored_constants import different_constants
-from studio.exporting.summary import EndToEnd, LayerCheck, Verification
+from studio.analysis.evaluate import OutputMeter
+from studio.analysis.forecast import Forecast, forecast
+from studio.errors import ModelError
+from studio.exporting.kernels import LayerKernel, count_kernels, layer_kernels
+from studio.exporting.latency import measure_latency
+from studio.exporting.layer_checks import LayerComparison
+from studio.exporting.stored_constants import different_constants, wrong_bias_scales
+from studio.exporting.summary import EndToEnd, KernelCheck, OutputCheck, Verification
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress
 from studio.quant.encoding import Encoding
 from studio.runtime.budget import samples
-from studio.runtime.executor import Executor
 from studio.runtime.session import Optimizations, Session
-from studio.sim.plan import Layer, Plan
-from studio.sim.qdq import quantized_name
-from studio.sim.simulator import simulating_executor
+from studio.sim.plan import Plan
+from studio.sim.qdq import Storage
+from studio.sim.qdq.storage import BYTES
+from studio.sim.target import load_target
+
+_RUNTIME = "onnxruntime"
+"""Whatever the target: the file is verified in onnxruntime, which fuses by its own rules."""
 
 LAYER_SAMPLES = 4
 """Samples the layers are compared on (or one batch, where that is more)."""
-
-FIRST_LAYERS = 32
-"""Layers whose inputs and outputs are read together at first; then as many as fit the memory."""
-
-READ_BYTES = 256 * 2**20
-"""Bytes of inputs and outputs that are read together, about."""
-
-_INTEGER_OPS = frozenset(
-    [
-        "ConvInteger",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "QAttention",
-        "QGemm",
-    ]
-)
-_FLOAT_OPS = frozenset(
-    ["Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"]
-)
 
 
 def verify(
@@ -61,123 +48,82 @@ def verify(
     batches: Iterable[Mapping[str, np.ndarray]],
     total: int,
     *,
+    storage: Storage = BYTES,
+    float_path: Path | None = None,
     emit: Emit,
     cancel: CancelToken,
 ) -> Verification:
-    """Compare the QDQ file at `path` with the simulation of (`graph`, `plan`, `encodings`).
+    """Compare the file at `path` with the simulation of (`graph`, `plan`, `encodings`).
 
-    `batches` are model inputs, `total` samples in all. Raises ModelError if onnxruntime refuses the
-    file.
+    `batches` are model inputs, `total` samples in all. `storage` is that of the file. `float_path`
+    is the float model that the latency is compared with; without it, none is measured. Raises
+    ModelError if onnxruntime refuses the file with all its optimisations off.
     """
-    executor = simulating_executor(graph, plan, encodings)
-    layers = [
-        layer
-        for layer in plan.layers
-        if plan.tensors[layer.output].spec is not None and _reads_tensors(graph, layer)
-    ]
-    plain = Session(path, optimizations=Optimizations.NONE, outputs=_readable(graph, plan, layers))
-    with tempfile.TemporaryDirectory(prefix="quantization-studio-") as folder:
-        optimized_path = Path(folder) / "optimized.onnx"
-        optimized = Session(path, optimized_path=optimized_path)
-        integer_nodes, float_nodes = _kernels(optimized_path)
-    output = graph.outputs[0].name or ""
-    plain_meter, optimized_meter = OutputMeter(), OutputMeter()
-    counts = {layer.name: _Counts() for layer in layers}
-    done = 0
+    comparison = LayerComparison(graph, plan, encodings, _tensors(path))
+    plain = Session(path, optimizations=Optimizations.NONE, outputs=comparison.readable)
+    optimized, optimized_path, refused = _optimized(path)
+    integer_nodes, float_nodes, kernels = 0, 0, {}
+    try:
+        if not refused:
+            integer_nodes, float_nodes = count_kernels(optimized_path)
+            kernels = layer_kernels(graph, plan, optimized_path)
+    finally:
+        optimized_path.unlink(missing_ok=True)
+        optimized_path.parent.rmdir()
+    readable = None if refused else _readable(path, comparison.results)
+    meters = {value.name or "": _OutputMeters() for value in graph.outputs}
+    names, done, first = list(meters), 0, None
     for batch in batches:
         cancel.check()
+        first = first or batch
         with torch.inference_mode():
-            expected = executor.run(batch, [output])[output].numpy()
-        plain_meter.add(expected, plain.run(batch, [output])[output])
-        optimized_meter.add(expected, optimized.run(batch, [output])[output])
+            simulated = comparison.executor.run(batch, names)
+        off, on = plain.run(batch, names), optimized.run(batch, names)
+        for name, meter in meters.items():
+            meter.add(simulated[name].numpy(), off[name], on[name])
         if done < LAYER_SAMPLES:
-            for layer, values in _layer_values(graph, plan, layers, plain, batch):
-                cancel.check()
-                simulated = _simulated(graph, plan, encodings, executor, values, layer)
-                counts[layer.name].add(values[quantized_name(layer.output)], simulated)
+            comparison.add(plain, readable, batch)
         done += samples(batch)
-        emit(Progress("Verifying", done, total, f"{len(layers)} layers in onnxruntime"))
+        emit(Progress("Verifying", done, total, f"{len(comparison)} layers in onnxruntime"))
+    outputs = tuple(meter.result(name) for name, meter in meters.items())
+    expected = forecast(graph, plan, load_target(_RUNTIME), encodings, storage=storage)
+    latency = None
+    if float_path is not None and first is not None and not refused:
+        latency = measure_latency(float_path, path, first, cancel=cancel)
     return Verification(
         samples=done,
-        layers=tuple(counts[layer.name].result(layer) for layer in layers),
-        plain=_end_to_end(plain_meter, optimizations=False),
-        optimized=_end_to_end(optimized_meter, optimizations=True),
+        layers=comparison.layer_checks(),
+        plain=outputs[0].plain,
+        optimized=outputs[0].optimized,
         integer_nodes=integer_nodes,
         float_nodes=float_nodes,
         different_constants=different_constants(graph, plan, encodings, path),
+        wrong_bias_scales=wrong_bias_scales(plan, path),
+        float_layers=comparison.float_layer_checks(),
+        outputs=outputs,
+        kernels=_kernel_checks(expected, kernels),
+        latency=latency,
+        refused=refused,
     )
 
 
-def _layer_values(
-    graph: ModelGraph,
-    plan: Plan,
-    layers: list[Layer],
-    session: Session,
-    batch: Mapping[str, np.ndarray],
-) -> Iterator[tuple[Layer, dict[str, np.ndarray]]]:
-    """Every layer with the tensors that go into it and come out of it."""
-    start, count = 0, FIRST_LAYERS
-    while start < len(layers):
-        some = layers[start : start + count]
-        values = {**batch, **session.run(batch, _readable(graph, plan, some))}
-        for layer in some:
-            yield layer, values
-        start += count
-        per_layer = sum(array.nbytes for array in values.values()) / len(some)
-        count = max(1, int(READ_BYTES / per_layer))
-
-
-def _reads_tensors(graph: ModelGraph, layer: Layer) -> bool:
-    """False for a layer that reads a sequence of tensors, which cannot be fed to it alone."""
-    others = (ir.SequenceType, ir.OptionalType)
-    return not any(isinstance(graph.value(name).type, others) for name in layer.inputs)
-
-
-def _readable(graph: ModelGraph, plan: Plan, layers: list[Layer]) -> list[str]:
-    """Tensors of the file that the comparison reads."""
-    names = [quantized_name(layer.output) for layer in layers]
-    names += [simulated_name(graph, plan, name) for layer in layers for name in layer.inputs]
-    inputs = {value.name for value in graph.inputs}
-    return [name for name in dict.fromkeys(names) if name not in inputs]
-
-
-def _simulated(
-    graph: ModelGraph,
-    plan: Plan,
-    encodings: Mapping[str, Encoding],
-    executor: Executor,
-    values: Mapping[str, np.ndarray],
-    layer: Layer,
-) -> np.ndarray:
-    """The layer's output integers as simulated from the inputs that onnxruntime's layer got."""
-    encoding = encodings[layer.output]
-    if not layer.nodes:
-        return encoding.quantize(values[layer.output])
-    inputs = {
-        name: torch.from_numpy(values[simulated_name(graph, plan, name)]) for name in layer.inputs
-    }
-    with torch.inference_mode():
-        result = executor.run_nodes(layer.nodes, inputs, [layer.output])[layer.output]
-    return encoding.quantize(result.numpy())
-
-
-class _Counts:
-    """How far two sets of integers are apart."""
+class _OutputMeters:
+    """One output of the file, without and with optimisations."""
 
     def __init__(self) -> None:
-        self.values = self.same = self.near = self.largest = 0
+        self.plain, self.optimized, self.itself = OutputMeter(), OutputMeter(), OutputMeter()
 
-    def add(self, actual: np.ndarray, expected: np.ndarray) -> None:
-        steps = np.abs(actual.astype(np.int64) - expected)
-        self.values += steps.size
-        self.same += int((steps == 0).sum())
-        self.near += int((steps <= 1).sum())
-        self.largest = max(self.largest, int(steps.max(initial=0)))
+    def add(self, simulated: np.ndarray, off: np.ndarray, on: np.ndarray) -> None:
+        self.plain.add(simulated, off)
+        self.optimized.add(simulated, on)
+        self.itself.add(off, on)
 
-    def result(self, layer: Layer) -> LayerCheck:
-        total = max(self.values, 1)
-        return LayerCheck(
-            layer.name, layer.output, self.same / total, self.near / total, self.largest
+    def result(self, name: str) -> OutputCheck:
+        return OutputCheck(
+            name,
+            _end_to_end(self.plain, optimizations=False),
+            _end_to_end(self.optimized, optimizations=True),
+            _end_to_end(self.itself, optimizations=True),
         )
 
 
@@ -185,12 +131,52 @@ def _end_to_end(meter: OutputMeter, *, optimizations: bool) -> EndToEnd:
     return EndToEnd(optimizations, meter.distance.result(), meter.agreement.result())
 
 
-def _kernels(path: Path) -> tuple[int, int]:
-    """Compute nodes of an optimised graph that run in integers, and in float."""
-    integer = plain = 0
-    for node in onnx.load(str(path), load_external_data=False).graph.node:
-        if node.op_type.startswith("QLinear") or node.op_type in _INTEGER_OPS:
-            integer += 1
-        elif node.op_type in _FLOAT_OPS:
-            plain += 1
-    return integer, plain
+def _optimized(path: Path) -> tuple[Session, Path, str]:
+    """The file with all optimisations, the graph they gave, and why they were refused: then the
+    session has no integer kernels, and there is no graph."""
+    written = Path(tempfile.mkdtemp(prefix="quantization-studio-")) / "optimized.onnx"
+    try:
+        # Level 2 has all integer kernels; level 3 only turns the memory layout, and names with it.
+        Session(path, optimizations=Optimizations.KERNELS, optimized_path=written)
+        return Session(path), written, ""
+    except ModelError as error:
+        return _without_kernels(path), written, str(error)
+
+
+def _without_kernels(path: Path) -> Session:
+    try:
+        return Session(path, optimizations=Optimizations.FLOAT)
+    except ModelError:
+        return Session(path, optimizations=Optimizations.NONE)
+
+
+def _readable(path: Path, outputs: list[str]) -> Session | None:
+    """The file with all optimisations and inner tensors readable, if onnxruntime can do both."""
+    try:
+        return Session(path, outputs=outputs)
+    except ModelError:
+        return None
+
+
+def _tensors(path: Path) -> frozenset[str]:
+    """Names of all tensors of the file, constants apart."""
+    graph = onnx.load(str(path), load_external_data=False).graph
+    made = [name for node in graph.node for name in node.output if name]
+    return frozenset([*made, *(value.name for value in graph.input)])
+
+
+def _kernel_checks(
+    expected: Forecast, kernels: Mapping[str, LayerKernel]
+) -> tuple[KernelCheck, ...]:
+    rows = expected.layers if kernels else ()
+    return tuple(
+        KernelCheck(
+            row.layer,
+            row.runs,
+            row.kernel,
+            kernels[row.layer].runs,
+            kernels[row.layer].kernel,
+            row.reason,
+        )
+        for row in rows
+    )

@@ -37,6 +37,8 @@ class ModelGraph:
     types are inferred where they can be; nodes are in topological order; the opset is at least 13.
     Treat the graph as immutable: passes work on a `copy()`. `captured` is the graph as it was
     before preparation, so that it can be prepared by other rules without reading the source again.
+    `found` is the quantization that the file, or an encodings file given with it, states; tensors
+    it has nothing for are float, unless it is known `found_partly` only.
     """
 
     ir: ir.Model
@@ -45,6 +47,7 @@ class ModelGraph:
     warnings: tuple[str, ...] = ()
     captured: ModelGraph | None = field(default=None, repr=False, compare=False)
     found: Mapping[str, FoundQuantization] = field(default_factory=dict, repr=False, compare=False)
+    found_partly: bool = False
     _nodes: dict[str, Node] = field(init=False, repr=False, compare=False)
     _positions: dict[str, int] = field(init=False, repr=False, compare=False)
     _values: dict[str, Value] = field(init=False, repr=False, compare=False)

@@ -90,7 +90,7 @@ def _export(
             elif same in (Agreement.TRACED, Agreement.NONE):
                 why = "with open sizes the exported graph computes something else"
             else:
-                notes = _notes(model, examples, found, fixed_because, reason)
+                notes = _notes(model, examples, sizes, fixed_because, reason)
                 return model, [*notes, *_shut(model, examples, sizes)]
         if inner:
             fixed_because = fixed_because or why
@@ -103,14 +103,14 @@ def _export(
 
 
 def _notes(
-    model: ir.Model, examples: Examples, found: OpenSizes, computed: str, reason: str
+    model: ir.Model, examples: Examples, sizes: OpenSizes, computed: str, reason: str
 ) -> list[str]:
     notes = []
-    batches = [v.shape[0] for v in model.graph.inputs if v.shape is not None and len(v.shape)]
-    fixed = [size for size in batches if isinstance(size, int)]
-    if fixed or not batches:
+    shut = [axis for axis in shut_axes(model, sizes) if axis in sizes.batch_axes]
+    if shut or not sizes.batch_axes:
+        first = [shape[0] for shape in traced_shapes(examples, sizes) if shape]
         why = reason or "the module's code depends on it"
-        notes.append(f"The batch size is fixed at {fixed[0] if fixed else 1}: {why}.")
+        notes.append(f"The batch size is fixed at {first[0] if first else 1}: {why}.")
     if computed:
         shown = ", ".join(shape_text(item) for item in examples.inputs)
         notes.append(f"The input size is fixed at {shown} (the batch apart): {computed}.")
@@ -123,7 +123,7 @@ def _shut(model: ir.Model, examples: Examples, sizes: OpenSizes) -> list[str]:
         f"The size {examples.inputs[place].shape[axis]} of axis {axis} of"
         f" {examples.inputs[place].name} is fixed: the module's code depends on it."
         for place, axis in shut_axes(model, sizes)
-        if axis
+        if (place, axis) not in sizes.batch_axes
     ]
 
 

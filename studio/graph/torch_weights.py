@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studio.errors import ModelError
-from studio.graph.sources.archive import read_archive
+from studio.graph.sources import pickles
+from studio.graph.sources.archive import AGAIN, ZIP_MAGIC, read_archive
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,10 @@ PREFIXES = ("", "module.", "_orig_mod.", "model.", "net.", "network.")
 """What DataParallel, torch.compile and training frameworks put before the names of weights."""
 
 OTHER_MODEL = "Choose the weights that belong to this model."
+SAVE = "Save only the tensors: torch.save(model.state_dict(), path), or use .safetensors."
+LARGEST_HEADER = 2**23
+"""Bytes of the table at the beginning of a .safetensors file: some 80,000 tensors."""
+
 ASSIGNED = 2**30
 """Bytes of weights from which on they take the place of the module's own instead of being copied
 into them: for a moment, both have to fit into memory."""
@@ -108,48 +113,85 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > LARGEST_HEADER:
         raise ModelError(
-            f"{path.name} cannot be read as safetensors: {error}.", "Copy or save the file again."
-        ) from error
+            f"{path.name} claims a table of {header} bytes; no file of weights has that.", AGAIN
+        )
+    try:
+        return _plain(load_file(path), path)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{path.name} cannot be read as safetensors: {error}.", AGAIN) from error
 
 
 def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    """What is in the pickle is looked at first: torch would follow one of any length or depth."""
     import torch
 
-    save = "Save only the tensors: torch.save(model.state_dict(), path), or use .safetensors."
     with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
-    if zipped:
-        read_archive(path)
+        head = file.read(64)
+    if head.startswith(ZIP_MAGIC):
+        entries = read_archive(path)
+        if "data.pkl" not in entries or "constants.pkl" in entries:
+            raise ModelError(f"{path.name} holds no weights of torch.save.", SAVE)
+        foreign = pickles.in_archive(path, entries)
+    elif head.startswith(pickles.LEGACY_MAGIC):
+        foreign = pickles.in_file(path)
+    else:
+        raise ModelError(f"{path.name} is {pickles.described(head)}.", SAVE)
+    if foreign:
+        raise _not_only_tensors(path, f" ({_listed(list(foreign))})")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path.name} holds Python objects besides tensors; they are not loaded, for that could"
-            " execute code.",
-            save,
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        lines = str(error).splitlines() or ["it is damaged"]
-        raise ModelError(
-            f"{path.name} cannot be read: {lines[0].rstrip('.')}.",
-            "Copy or save the file again; it may be incomplete.",
-        ) from error
+        raise _not_only_tensors(path, "") from error
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ModelError(f"{path.name} cannot be read: {reason.rstrip('.')}.", AGAIN) from error
     for key in CONTAINERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
     if not isinstance(content, dict) or not content:
-        raise ModelError(f"{path.name} holds no dictionary of tensors.", save)
+        raise ModelError(f"{path.name} holds no dictionary of tensors.", SAVE)
     if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in content.items()):
-        raise ModelError(f"{path.name} holds no plain dictionary of tensors.", save)
-    return content
+        raise ModelError(f"{path.name} holds no plain dictionary of tensors.", SAVE)
+    return _plain(content, path)
+
+
+def _not_only_tensors(path: Path, which: str) -> ModelError:
+    return ModelError(
+        f"{path.name} holds Python objects besides tensors{which}; they are not loaded, for that"
+        " could execute code.",
+        SAVE,
+    )
+
+
+def _plain(state: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """`state`, if all tensors are of the ordinary kind."""
+    for name, tensor in state.items():
+        if kind := _peculiar(tensor):
+            raise ModelError(
+                f"The weights {name!r} in {path.name} are {kind}.",
+                "Save them as plain tensors, in floating point.",
+            )
+    return state
+
+
+def _peculiar(tensor: torch.Tensor) -> str:
+    """What a tensor is that is not simply numbers in memory; else empty."""
+    if tensor.is_nested:
+        return "nested"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.device.type != "cpu":
+        return "without numbers"
+    return "" if str(tensor.layout) == "torch.strided" else "sparse"
 
 
 def _shape(tensor: torch.Tensor) -> str:

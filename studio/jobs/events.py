@@ -36,7 +36,31 @@ class Warned:
     message: str
 
 
-Event = Progress | TensorRanges | Warned
+@dataclass(frozen=True)
+class TrainingStep:
+    """A step of training: `step` of `total` done, the loss of its batch, the learning rate of the
+    weights, and the seconds a step took lately."""
+
+    step: int
+    total: int
+    epoch: int
+    loss: float
+    rate: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What the simulation reached after `step` steps: the metric by name, higher is better."""
+
+    step: int
+    epoch: int
+    metric: str
+    value: float
+    best: bool
+
+
+Event = Progress | TensorRanges | Warned | TrainingStep | TrainingResult
 Emit = Callable[[Event], None]
 
 
@@ -45,19 +69,35 @@ def silent(event: Event) -> None:
 
 
 class CancelToken:
-    """Set by whoever wants the job to stop; checked by the job at every batch."""
+    """Set by whoever wants the job to stop or wait; checked by the job at every batch."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+        self._going = threading.Event()
+        self._going.set()
 
     def cancel(self) -> None:
         self._event.set()
+        self._going.set()
+
+    def pause(self) -> None:
+        """Let `check` wait until `resume` or `cancel`."""
+        if not self._event.is_set():
+            self._going.clear()
+
+    def resume(self) -> None:
+        self._going.set()
+
+    @property
+    def paused(self) -> bool:
+        return not self._going.is_set()
 
     @property
     def cancelled(self) -> bool:
         return self._event.is_set()
 
     def check(self) -> None:
-        """Raise `CancelledError` once `cancel` was called."""
+        """Raise `CancelledError` once `cancel` was called; wait while paused."""
+        self._going.wait()
         if self._event.is_set():
             raise CancelledError

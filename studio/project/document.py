@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from studio.analysis.quality import Evaluation
+from studio.analysis.shape_layers import shape_layers
 from studio.data.preprocess import Preprocess
 from studio.exporting.summary import ExportSummary
 from studio.graph.model import ModelGraph
@@ -77,6 +79,11 @@ class Document:
     def calibrated(self) -> bool:
         """True if every quantized tensor has an encoding."""
         return all(name in self.encodings for name in self.plan.quantized)
+
+    @cached_property
+    def shape_layers(self) -> frozenset[str]:
+        """Names of the layers that only compute sizes, which lists and counts leave out."""
+        return shape_layers(self.graph, self.plan)
 
     @property
     def from_file(self) -> bool:

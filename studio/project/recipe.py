@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from studio.errors import ConfigError
+from studio.exporting.options import DEFAULTS, ExportOptions
 from studio.graph.model import ModelSource
 from studio.graph.sources.source import parse_inputs
 from studio.plain_json import plain
@@ -32,6 +34,8 @@ class ModelReference(BaseModel):
     fixed_inputs: dict[str, Any] = Field(default_factory=dict)
     fixed_size: bool = False
     without: tuple[str, ...] = ()
+    encodings: Path | None = None
+    encodings_partial: bool = False
 
     @model_validator(mode="after")
     def _somewhere(self) -> ModelReference:
@@ -53,9 +57,11 @@ class ModelReference(BaseModel):
             fixed_inputs=plain(dict(source.fixed_inputs)),
             fixed_size=source.fixed_size,
             without=source.without,
+            encodings=None if source.encodings is None else place(source.encodings),
+            encodings_partial=source.encodings_partial,
         )
 
-    def source(self, base: Path) -> ModelSource:
+    def source(self, base: Path = Path()) -> ModelSource:
         """The source, relative paths taken from the folder `base`. Raises ModelError."""
         return ModelSource(
             path=None if self.path is None else base / self.path,
@@ -66,13 +72,16 @@ class ModelReference(BaseModel):
             fixed_inputs=self.fixed_inputs,
             fixed_size=self.fixed_size,
             without=self.without,
+            encodings=None if self.encodings is None else base / self.encodings,
+            encodings_partial=self.encodings_partial,
         )
 
 
 class Recipe(BaseModel):
     """Model, data, settings and the steps in order; versioned JSON.
 
-    Relative paths are taken from the recipe's own folder.
+    In the file, relative paths are taken from the recipe's own folder; `load_recipe` makes them
+    absolute.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,26 +92,47 @@ class Recipe(BaseModel):
     config: QuantConfig = QuantConfig()
     steps: tuple[Step, ...] = Field(("calibrate", "evaluate", "export"), min_length=1)
     out: Path = Path("quantized")
+    export: ExportOptions = DEFAULTS
 
 
-def document_recipe(document: Document) -> Recipe:
-    """The recipe that leads to `document`."""
+def document_recipe(document: Document, folder: Path, options: ExportOptions = DEFAULTS) -> Recipe:
+    """The recipe that leads to `document`, as it is written into `folder` with `options`.
+
+    Files in the folder around that one are named from there, so that all can be moved together.
+    """
     assert document.data is not None
-    data = document.data
-    if data.path is not None:
-        data = data.model_copy(update={"path": data.path.absolute()})
+    around = folder.absolute().parent
+    data = placed_data(document.data, lambda path: portable(path, folder, around))
     steps: tuple[Step, ...] = ("export",)
     if document.evaluation:
         steps = ("evaluate", *steps)
     if document.calibration:
         steps = ("calibrate", *steps)
-    model = ModelReference.of(document.graph.source, Path.absolute)
-    return Recipe(model=model, data=data, config=document.config, steps=steps)
+    source = document.graph.source
+    model = ModelReference.of(source, lambda path: portable(path, folder, around))
+    return Recipe(model=model, data=data, config=document.config, steps=steps, export=options)
+
+
+def portable(path: Path, base: Path, around: Path) -> Path:
+    """`path` seen from the folder `base` if it lies in the folder `around`; else absolute."""
+    absolute = path.parent.resolve() / path.name
+    if not absolute.is_relative_to(around.resolve()):
+        return path.absolute()
+    return Path(os.path.relpath(absolute, base.resolve()))
+
+
+def placed_data(data: DataSettings, place: Callable[[Path], Path]) -> DataSettings:
+    """`data` with the path that `place` makes of its own."""
+    return data if data.path is None else data.model_copy(update={"path": place(data.path)})
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read a recipe; ConfigError names what is wrong with it."""
-    return parse_recipe(read_json(path, "recipe"), path)
+    """Read a recipe, its paths made absolute; ConfigError names what is wrong with it."""
+    recipe = parse_recipe(read_json(path, "recipe"), path)
+    base = path.parent.absolute()
+    model = ModelReference.of(recipe.model.source(base), Path.absolute)
+    data = placed_data(recipe.data, base.joinpath)
+    return recipe.model_copy(update={"model": model, "data": data, "out": base / recipe.out})
 
 
 def parse_recipe(values: Any, path: Path) -> Recipe:

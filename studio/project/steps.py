@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from studio.analysis.evaluate import evaluate as evaluate_model
-from studio.data.calls import Calls
+from studio.data.batch_axis import batch_axes
+from studio.data.calls import Calls, share_a_batch
 from studio.data.dataset import Dataset, InputSpec
 from studio.data.opening import guess_for, open_data
 from studio.data.random import RandomData
 from studio.errors import ConfigError, DataError
 from studio.exporting.bundle import export_bundle
+from studio.exporting.options import DEFAULTS, ExportOptions
 from studio.graph.model import ModelGraph, ModelSource
 from studio.graph.open import open_model
 from studio.graph.open import prepare_again as prepare_graph_again
 from studio.graph.sources.source import ExampleInput
 from studio.jobs.events import CancelToken, Emit, Progress, Warned, silent
 from studio.project.document import Calibration, DataSettings, Document
+from studio.project.load_encodings import graph_with_encodings
 from studio.project.recipe import document_recipe
 from studio.project.whole_batches import WholeBatches
 from studio.runtime.ops import unsupported_ops
@@ -35,7 +39,7 @@ from studio.sim.config import QuantConfig
 from studio.sim.encodings import compute_encodings
 from studio.sim.found import found_encodings
 from studio.sim.placement import place
-from studio.sim.plan import Role
+from studio.sim.plan import Role, require_possible
 
 CACHED_BYTES = 2**20
 """Input bytes of a batch chosen by the studio; activations take some ten times as much."""
@@ -58,12 +62,18 @@ def open_document(
     without: Sequence[str] | None = None,
     trust: bool = False,
     config: QuantConfig | None = None,
+    encodings: Path | None = None,
+    partial_encodings: bool = False,
+    executable: bool = True,
     emit: Emit = silent,
     cancel: CancelToken | None = None,
 ) -> Document:
     """Open and prepare a model, see `studio.graph.open.open_model`, `without` some of the rules.
 
-    Raises ModelError, UnsupportedOpsError, and ConsentRequiredError for Python without `trust`.
+    `encodings` is a file that says how the model is quantized where `config` does not ask for
+    something else, see `load_encodings`. `executable` False opens a model with operators that
+    cannot be executed as well, to report on. Raises ModelError, UnsupportedOpsError,
+    ConsentRequiredError for Python without `trust`, and ConfigError for bad encodings.
     """
     emit(Progress("Opening", 0, 2, "reading and preparing the model"))
     graph = open_model(
@@ -74,13 +84,25 @@ def open_document(
         fixed_size=fixed_size,
         without=without,
         trust=trust,
-        check=unsupported_ops,
+        check=unsupported_ops if executable else None,
     )
     (cancel or CancelToken()).check()
     emit(Progress("Opening", 1, 2, "placing quantizers"))
     config = config or QuantConfig()
+    if encodings is not None:
+        named = replace(graph.source, encodings=encodings, encodings_partial=partial_encodings)
+        graph = replace(graph, source=named)
+    graph = _with_its_encodings(graph, config, emit)
     plan = place(graph, config)
     return Document(graph=graph, config=config, plan=plan, encodings=found_encodings(graph, plan))
+
+
+def _with_its_encodings(graph: ModelGraph, config: QuantConfig, emit: Emit) -> ModelGraph:
+    """`graph` with the encodings of the file that its source names, if it names one."""
+    path, partial = graph.source.encodings, graph.source.encodings_partial
+    if path is None:
+        return graph
+    return graph_with_encodings(graph, config, path, partial=partial, emit=emit)[0]
 
 
 def prepare_again(
@@ -92,11 +114,13 @@ def prepare_again(
 ) -> Document:
     """The document's model prepared anew without the rules named, under the same settings.
 
-    Neither reads nor executes the model's file again. Calibration is kept for the tensors that are
-    still there by name, results are dropped. Raises ConfigError and UnsupportedOpsError.
+    Neither reads nor executes the model's file again (but an encodings file given with it).
+    Calibration is kept for the tensors that are still there by name, results are dropped. Raises
+    ConfigError and UnsupportedOpsError.
     """
     emit(Progress("Preparing", 0, 2, "preparing the model again"))
     graph = prepare_graph_again(document.graph, without, check=unsupported_ops)
+    graph = _with_its_encodings(graph, document.config, emit)
     (cancel or CancelToken()).check()
     emit(Progress("Preparing", 1, 2, "placing quantizers"))
     calibration = document.calibration
@@ -124,21 +148,33 @@ def prepare_again(
 def input_specs(graph: ModelGraph) -> list[InputSpec]:
     """What the model wants to be fed, in order."""
     specs = []
-    for value in graph.inputs:
-        sizes = [] if value.shape is None else list(value.shape)
+    found = [[] if value.shape is None else list(value.shape) for value in graph.inputs]
+    axes = batch_axes([[_size(size) for size in sizes] for sizes in found])
+    for value, sizes, axis in zip(graph.inputs, found, axes, strict=True):
         # Some exporters write -1 for a dynamic side.
         shape = tuple(size if isinstance(size, int) and size > 0 else None for size in sizes)
         dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
-        specs.append(InputSpec(value.name or "", shape, dtype))
+        specs.append(InputSpec(value.name or "", shape, dtype, axis))
     return specs
+
+
+def _size(size: int | ir.SymbolicDim) -> int | str | None:
+    if isinstance(size, int):
+        return size if size > 0 else None
+    return size.value
 
 
 def example_specs(graph: ModelGraph) -> list[InputSpec]:
     """`input_specs` with the sizes of the example the model was traced with, but for the batch."""
     specs = []
     for spec in input_specs(graph):
-        sizes = graph.example_shape(spec.name)
-        specs.append(replace(spec, shape=(*spec.shape[:1], *sizes[1:])))
+        sizes = [
+            own if axis == spec.batch else example
+            for axis, (own, example) in enumerate(
+                zip(spec.shape, graph.example_shape(spec.name), strict=True)
+            )
+        ]
+        specs.append(replace(spec, shape=tuple(sizes)))
     return specs
 
 
@@ -171,11 +207,11 @@ def batched(graph: ModelGraph, dataset: Dataset, wanted: int | None) -> tuple[Da
 
     Raises DataError if there are fewer samples than a fixed batch size needs.
     """
-    if isinstance(dataset, Calls):
-        return dataset, 1
     specs = input_specs(graph)
-    fixed = [spec.shape[0] for spec in specs if spec.shape and spec.shape[0]]
-    if not fixed or fixed[0] is None:
+    if isinstance(dataset, Calls) or not share_a_batch(specs):
+        return dataset, 1
+    fixed = [spec.shape[spec.batch] for spec in specs if spec.batch is not None]
+    if fixed[0] is None:
         return dataset, wanted or cached_batch(example_specs(graph))
     return WholeBatches(dataset, fixed[0]), fixed[0]
 
@@ -183,7 +219,7 @@ def batched(graph: ModelGraph, dataset: Dataset, wanted: int | None) -> tuple[Da
 def cached_batch(specs: list[InputSpec]) -> int:
     """Samples whose inputs take `CACHED_BYTES` together, 1 to `LARGEST_BATCH`."""
     sizes = [
-        spec.dtype.itemsize * math.prod(side or UNKNOWN_SIDE for side in spec.shape[1:])
+        spec.dtype.itemsize * math.prod(side or UNKNOWN_SIDE for side in spec.sample_shape)
         for spec in specs
     ]
     return min(max(CACHED_BYTES // max(sum(sizes), 1), 1), LARGEST_BATCH)
@@ -207,7 +243,9 @@ def refresh_encodings(
 def calibrate(
     document: Document, *, emit: Emit = silent, cancel: CancelToken | None = None
 ) -> Document:
-    """Collect statistics on the document's data and compute every encoding."""
+    """Collect statistics on the document's data and compute every encoding. Raises ConfigError for
+    settings that the target cannot do."""
+    require_possible(document.plan)
     cancel = cancel or CancelToken()
     settings, dataset, batch_size = _data(document)
     subset = dataset.subset(settings.calibration_size)
@@ -273,10 +311,16 @@ def export(
     document: Document,
     folder: Path,
     *,
+    options: ExportOptions = DEFAULTS,
     emit: Emit = silent,
     cancel: CancelToken | None = None,
 ) -> Document:
-    """Write the artifacts to `folder` and verify them. Raises ExportError; nothing half-written."""
+    """Write the artifacts that `options` ask for to `folder` and verify them.
+
+    Raises ExportError, and ConfigError for options that contradict the target; nothing is left
+    half-written.
+    """
+    require_possible(document.plan)
     _require_calibration(document)
     _, dataset, batch_size = _data(document)
     calibration = document.calibration or Calibration({}, FROM_THE_FILE, 0, synthetic=False)
@@ -291,9 +335,10 @@ def export(
         calibration_samples=calibration.samples,
         synthetic=calibration.synthetic,
         evaluation=document.evaluation,
-        recipe=document_recipe(document).model_dump(mode="json"),
+        recipe=document_recipe(document, folder, options).model_dump(mode="json"),
         samples=dataset,
         batch_size=batch_size,
+        options=options,
         emit=emit,
         cancel=cancel or CancelToken(),
     )

@@ -18,12 +18,12 @@ from pydantic import TypeAdapter
 
 from studio.analysis.quality import Evaluation
 from studio.errors import ConfigError
-from studio.exporting.files import write_text
+from studio.whole_files import write_text
 from studio.jobs.events import CancelToken, Emit, Warned, silent
 from studio.plain_json import plain
 from studio.project.document import Calibration, DataSettings, Document
 from studio.project.fingerprint import fingerprint
-from studio.project.recipe import ModelReference, read_json
+from studio.project.recipe import ModelReference, placed_data, portable, read_json
 from studio.project.steps import open_document, refresh_encodings
 from studio.quant.statistics import TensorStatistics
 from studio.sim.config import parse_config
@@ -36,10 +36,8 @@ _EVALUATION: TypeAdapter[Evaluation | None] = TypeAdapter(Evaluation | None)
 def save_project(document: Document, path: Path) -> Document:
     """Write the project file; ExportError if that is not possible."""
     base = path.parent.absolute()
-    reference = ModelReference.of(document.graph.source, lambda file: _relative(file, base))
-    data = document.data
-    if data is not None and data.path is not None:
-        data = data.model_copy(update={"path": _relative(data.path, base)})
+    reference = ModelReference.of(document.graph.source, lambda file: portable(file, base, base))
+    data = document.data and placed_data(document.data, lambda file: portable(file, base, base))
     values = {
         "version": 1,
         "model": reference.model_dump(mode="json"),
@@ -76,8 +74,7 @@ def load_project(
         raise ConfigError(
             f"{path} is no valid project: {error}.", "Open the model itself instead."
         ) from None
-    if data is not None and data.path is not None:
-        data = data.model_copy(update={"path": base / data.path})
+    data = data and placed_data(data, base.joinpath)
     document = open_document(source, trust=trust, config=config, emit=emit, cancel=cancel)
     document = replace(document, data=data, path=path)
     if calibration is None and evaluation is None:
@@ -90,12 +87,6 @@ def load_project(
     if calibration is None:
         return document
     return refresh_encodings(document, emit=emit, cancel=cancel)
-
-
-def _relative(path: Path, base: Path) -> Path:
-    """`path` seen from `base` if it lies inside, so that a project folder can be moved."""
-    absolute = path.absolute()
-    return absolute.relative_to(base) if absolute.is_relative_to(base) else absolute
 
 
 def _dump_calibration(calibration: Calibration | None) -> dict[str, Any] | None:
@@ -111,7 +102,9 @@ def _dump_calibration(calibration: Calibration | None) -> dict[str, Any] | None:
                 "maximum": item.maximum,
                 "low": item.low,
                 "high": item.high,
-                "counts": base64.b64encode(item.counts.astype("<i8").tobytes()).decode(),
+                "counts": _packed(item.counts, "<i8"),
+                "batch_ranges": _packed(item.batch_ranges, "<f4"),
+                "top_two": _packed(item.top_two, "<f4"),
             }
             for name, item in calibration.statistics.items()
         },
@@ -127,17 +120,27 @@ def _load_calibration(values: Mapping[str, Any] | None) -> Calibration | None:
     )
 
 
+def _packed(array: np.ndarray, dtype: str) -> str:
+    return base64.b64encode(array.astype(dtype).tobytes()).decode()
+
+
+def _unpacked(text: str, dtype: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype)
+
+
 def _load_statistics(values: Mapping[str, Any]) -> TensorStatistics:
     """Raises ValueError for what no tensor can have."""
-    counts = base64.b64decode(values["counts"], validate=True)
     item = TensorStatistics(
         minimum=float(values["minimum"]),
         maximum=float(values["maximum"]),
-        counts=np.frombuffer(counts, dtype="<i8").astype(np.int64),
+        counts=_unpacked(values["counts"], "<i8").astype(np.int64),
         low=float(values["low"]),
         high=float(values["high"]),
+        batch_ranges=_unpacked(values["batch_ranges"], "<f4").astype(np.float32).reshape(-1, 2),
+        top_two=_unpacked(values["top_two"], "<f4").astype(np.float32).reshape(-1, 2),
     )
-    ends = (item.minimum, item.maximum, item.low, item.high)
+    ends = np.array((item.minimum, item.maximum, item.low, item.high))
+    ends = np.concatenate([ends, item.batch_ranges.ravel(), item.top_two.ravel()])
     ordered = item.minimum <= item.maximum and item.low <= item.high
     if not (np.isfinite(ends).all() and ordered and (item.counts >= 0).all()):
         raise ValueError("a range in its calibration is not valid")

@@ -11,6 +11,7 @@ from studio.analysis.cost import Shapes, tensors_to_measure
 from studio.analysis.validation import Finding, Severity, Validation, validate
 from studio.data.random import RandomData
 from studio.errors import ModelError, StudioError
+from studio.graph.model import ModelGraph
 from studio.project.document import Document
 from studio.project.steps import batched, example_specs, open_dataset
 from studio.runtime.ops import unsupported_ops
@@ -29,7 +30,7 @@ def measure_document(document: Document) -> Measured:
     """Run the model on one sample: of the chosen data, else of random data (224 a side for
     pictures). What the settings are does not matter."""
     if unsupported_ops(document.graph):
-        return Measured({})
+        return Measured(_inferred(document.graph))
     # torch is slow to import: only when a report is made
     from studio.runtime.shapes import measured_shapes
 
@@ -65,6 +66,19 @@ def _sample(document: Document) -> Mapping[str, np.ndarray]:
     if batch is None:
         raise ModelError("There is no sample to run the model on.", "Choose other data.")
     return batch.inputs
+
+
+def _inferred(graph: ModelGraph) -> Shapes:
+    """What is known of the shapes of a model that cannot be run, for one sample."""
+    shapes = {}
+    for name in tensors_to_measure(graph):
+        sizes = graph.value(name).shape or ()
+        known = [size if isinstance(size, int) else None for size in sizes]
+        if known and known[0] is None:
+            known[0] = 1
+        if known and None not in known:
+            shapes[name] = [size for size in known if size is not None]
+    return shapes
 
 
 def _not_run(error: StudioError) -> Finding:

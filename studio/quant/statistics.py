@@ -1,8 +1,8 @@
-"""What calibration remembers of a tensor: its range and a histogram that grows in one pass."""
+"""What calibration remembers of a tensor: ranges and a histogram that grows in one pass."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +13,18 @@ NO_SPREAD = 1e-30
 """A narrower range is no range: bins of it would be below float32's normal numbers."""
 
 
+def _no_pairs() -> npt.NDArray[np.float32]:
+    return np.zeros((0, 2), dtype=np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class TensorStatistics:
-    """Range and (where collected) histogram of every value a tensor took.
+    """What the calibration methods need of every value a tensor took.
 
     minimum, maximum: over all values. counts: int64 (BINS,), over a sample of the values, in equal
-    bins from `low` to `high`; empty if no histogram was collected.
+    bins from `low` to `high`; empty if no histogram was collected. batch_ranges: float32
+    (batches, 2), minimum and maximum of each batch in order. top_two: float32 (samples, 2), for the
+    scores of a classifier the highest and the second highest of each sample; else empty.
     """
 
     minimum: float
@@ -26,10 +32,17 @@ class TensorStatistics:
     counts: npt.NDArray[np.int64]
     low: float
     high: float
+    batch_ranges: npt.NDArray[np.float32] = field(default_factory=_no_pairs)
+    top_two: npt.NDArray[np.float32] = field(default_factory=_no_pairs)
 
     @property
     def has_histogram(self) -> bool:
         return bool(self.counts.size)
+
+    @property
+    def has_spread(self) -> bool:
+        """True if there is a histogram, and of more than one value."""
+        return self.has_histogram and self.minimum < self.maximum
 
     @property
     def edges(self) -> npt.NDArray[np.float64]:

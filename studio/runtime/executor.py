@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from studio.graph.model import ModelGraph
 from studio.runtime.allocator import keep_freed_memory
 from studio.runtime.ops import find, unsupported_ops
 from studio.runtime.ops.dtypes import TORCH_DTYPES, from_numpy
-from studio.runtime.plan import compile_plan
+from studio.runtime.plan import compile_plan, hooked_name
 from studio.runtime.steps import Plan
 
 Quantizer = Callable[[Tensor], Tensor]
@@ -46,9 +46,13 @@ class Executor:
     """Computes the values of a graph.
 
     `quantize` maps the name of a graph input, initializer or node output to a function applied to
-    that value as soon as it exists; it gets the tensor and returns one of the same shape. On an
+    that value as soon as it exists; it gets the tensor and returns one of the same shape. Where a
+    function has an attribute `write_over`, that is called instead, without gradients, on tensors
+    whose memory nobody else reads. On an
     initializer it is applied once and again only when the initializer is written to, unless a
-    gradient flows through it.
+    gradient flows through it (after training what a quantizer itself learns, call
+    `forget_quantized`). `quantize_for` names the nodes that read the quantized value where others,
+    and who asks for it, get it as it is; a value not named there is quantized for all.
 
     `parameters` are the floating-point initializers by name, leaf tensors of their own (not the
     graph's memory) on `device`; call `requires_grad_()` on those to train or put others in their
@@ -64,6 +68,7 @@ class Executor:
         *,
         device: str | torch.device = "cpu",
         quantize: Mapping[str, Quantizer] | None = None,
+        quantize_for: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         missing = unsupported_ops(graph)
         if missing:
@@ -74,6 +79,9 @@ class Executor:
         self.parameters: dict[str, Tensor] = {}
         self._constants: dict[str, Tensor] = {}
         self._quantize = dict(quantize or {})
+        self._quantize_for = {
+            name: frozenset(nodes) for name, nodes in (quantize_for or {}).items()
+        }
         self._quantized: dict[str, _Quantized] = {}
         self._plans: dict[tuple[tuple[str, ...], ...], Plan] = {}
         self._load_constants()
@@ -104,8 +112,8 @@ class Executor:
         fed = _names(self.graph.inputs)
         feeds: dict[str, Any] = {name: self._input(name, inputs) for name in fed}
         plan = self._plan(None, fed, wanted)
-        for name, hook in plan.feed_hooks:
-            feeds[name] = hook(feeds[name])
+        for name, target, hook in plan.feed_hooks:
+            feeds[target] = hook(feeds[name])
         return self._execute(plan, feeds)
 
     def run_nodes(
@@ -129,7 +137,7 @@ class Executor:
         key = (("*",) if nodes is None else ("", *nodes), fed, wanted)
         if key not in self._plans:
             self._plans[key] = compile_plan(
-                self.graph, nodes, fed, wanted, self._quantize, self.device
+                self.graph, nodes, fed, wanted, self._quantize, self.device, self._quantize_for
             )
         return self._plans[key]
 
@@ -160,13 +168,14 @@ class Executor:
         except TypeError as error:
             raise ModelError(f"'{name}': {error}", "Feed numbers.") from error
 
-    def _constant(self, name: str) -> Tensor:
-        """The initializer `name`, quantized if it has a quantizer."""
+    def _constant(self, slot: str) -> Tensor:
+        """The initializer that `slot` is named after, quantized if it has a quantizer there."""
+        name = slot.removesuffix(hooked_name(""))
         tensor = self.parameters.get(name)
         if tensor is None:
             tensor = self._constants[name]
         hook = self._quantize.get(name)
-        if hook is None:
+        if hook is None or (slot == name and name in self._quantize_for):
             return tensor
         recording = torch.is_grad_enabled()
         if recording and tensor.requires_grad:

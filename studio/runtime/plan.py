@@ -24,8 +24,12 @@ def compile_plan(
     wanted: Sequence[str],
     hooks: Mapping[str, Hook],
     device: torch.device,
+    hooked_for: Mapping[str, Collection[str]] | None = None,
 ) -> Plan:
     """The plan that gives `wanted` from the values `fed`, with only `nodes` (None: any node).
+
+    `hooked_for` names the nodes that read a value behind its hook, where not all do. With `nodes`
+    given, no hook applies to what is fed.
 
     Raises ModelError if a wanted value is unknown or needs a value that is not there.
     """
@@ -37,7 +41,14 @@ def compile_plan(
     else:
         candidates = [graph.node(name) for name in sorted(nodes, key=graph.position)]
     chosen = _needed(candidates, {*fed, *graph.initializers}, wanted)
-    return _plan(chosen, graph.initializers, fed, wanted, hooks, graph.ir.opset_imports, device)
+    as_it_is = set() if nodes is None else set(fed)
+    split = {
+        name: frozenset(readers)
+        for name, readers in (hooked_for or {}).items()
+        if name in hooks and name not in as_it_is
+    }
+    opsets = graph.ir.opset_imports
+    return _plan(chosen, graph.initializers, fed, wanted, hooks, opsets, device, split)
 
 
 def _plan(
@@ -48,23 +59,36 @@ def _plan(
     hooks: Mapping[str, Hook],
     opsets: Mapping[str, int],
     device: torch.device,
+    split: Mapping[str, frozenset[str]],
 ) -> Plan:
-    """The plan that runs the nodes `chosen`, which need nothing but what is fed or constant."""
-    inputs = [[None if value is None else value.name for value in reads(node)] for node in chosen]
+    """The plan that runs the nodes `chosen`, which need nothing but what is fed or constant.
+
+    A value of `split` is there twice: as it is, and behind its hook for the nodes named.
+    """
+    hooked = {hooked_name(name): name for name in split}
+    inputs = [_inputs(node, split) for node in chosen]
     readers = Counter(name for names in inputs for name in names if name)
     last = {name: position for position, names in enumerate(inputs) for name in names}
     used_constants = [
         name
         for name in dict.fromkeys([*readers, *wanted])
-        if name in initializers and name not in fed
+        if hooked.get(name, name) in initializers and hooked.get(name, name) not in fed
     ]
+    hooked_feeds = [name for name in readers if hooked.get(name) in fed]
     slots: dict[str, int] = {}
-    for name in (*fed, *used_constants):
+    for name in (*fed, *hooked_feeds, *used_constants):
         slots[name] = len(slots)
     for node in chosen:
         for value in node.outputs:
-            if value.name and (readers[value.name] or value.name in wanted or value.name in hooks):
-                slots.setdefault(value.name, len(slots))
+            name = value.name or ""
+            if name and (readers[name] or name in wanted or (name in hooks and name not in split)):
+                slots.setdefault(name, len(slots))
+            if name in split and readers[hooked_name(name)]:
+                slots.setdefault(hooked_name(name), len(slots))
+
+    def hook(name: str) -> Hook | None:
+        return None if name in split else hooks.get(hooked.get(name, name))
+
     steps = []
     kept = set(wanted)
     overwritable: set[str] = set()
@@ -75,9 +99,10 @@ def _plan(
         first = names[0] if names else None
         may_overwrite = known.inplace is not None and first in overwritable
         outputs = [
-            (i, value.name)
+            (i, name)
             for i, value in enumerate(node.outputs)
-            if value.name in slots and value.name not in fed
+            for name in (value.name, hooked_name(value.name or ""))
+            if name in slots and value.name not in fed
         ]
         gone = {name for name in names if name in slots and last[name] == position}
         gone |= {name for _, name in outputs if name and not readers[name]}
@@ -89,19 +114,39 @@ def _plan(
                 inplace=known.inplace if may_overwrite else None,
                 host=known.host,
                 inputs=tuple(slots[name] if name else -1 for name in names),
-                outputs=tuple((i, slots[name], hooks.get(name)) for i, name in outputs if name),
+                outputs=tuple(
+                    (i, slots[name], hook(name), _over(hook(name), known, node, split))
+                    for i, name in outputs
+                    if name
+                ),
                 free=tuple(sorted(slots[name] for name in gone - kept if name)),
             )
         )
         overwritable |= _private(node, known, readers, kept, hooks)
     return Plan(
         steps=tuple(steps),
-        feeds=tuple((name, slots[name]) for name in fed),
-        feed_hooks=tuple((name, hooks[name]) for name in fed if name in hooks),
+        feeds=tuple((name, slots[name]) for name in (*fed, *hooked_feeds)),
+        feed_hooks=tuple(
+            (hooked.get(name, name), name, hooks[hooked.get(name, name)])
+            for name in (*fed, *hooked_feeds)
+            if hook(name) is not None
+        ),
         constants=tuple((name, slots[name]) for name in used_constants),
         results=tuple((name, slots[name]) for name in wanted),
         size=len(slots),
     )
+
+
+def hooked_name(name: str) -> str:
+    """What the value `name` behind its hook is called, where it also is there as it is."""
+    return f"{name}\0hooked"
+
+
+def _inputs(node: ir.Node, split: Mapping[str, frozenset[str]]) -> list[str | None]:
+    names = [None if value is None else value.name for value in reads(node)]
+    return [
+        hooked_name(name) if name and node.name in split.get(name, ()) else name for name in names
+    ]
 
 
 def _private(
@@ -115,6 +160,14 @@ def _private(
         return set()
     name = node.outputs[0].name or ""
     return {name} if reads[name] == 1 and name not in kept and name not in hooks else set()
+
+
+def _over(
+    hook: Hook | None, known: Op, node: ir.Node, split: Mapping[str, frozenset[str]]
+) -> Hook | None:
+    """The hook for values whose memory is the output's own: its `write_over` if it has one."""
+    alone = known.fresh and len(node.outputs) == 1 and node.outputs[0].name not in split
+    return getattr(hook, "write_over", hook) if alone else hook
 
 
 def _needed(
@@ -181,7 +234,7 @@ def _body(
         constants[name] = tensor.to(device) if tensor.is_floating_point() else tensor
     chosen = _needed(list(graph), {*fed, *constants}, wanted)
     return Body(
-        plan=_plan(chosen, constants, fed, wanted, {}, opsets, device),
+        plan=_plan(chosen, constants, fed, wanted, {}, opsets, device, {}),
         inputs=inputs,
         captures=outside,
         constants=constants,

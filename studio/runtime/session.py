@@ -17,8 +17,19 @@ from studio.runtime.threads import threads
 _LARGE = 1024
 """Bytes from which a constant is handed over beside the graph."""
 
-_PACKED = (ir.DataType.INT4, ir.DataType.UINT4)
-"""Types without an array type of onnxruntime's own."""
+_FOREIGN = (
+    ir.DataType.INT2,
+    ir.DataType.UINT2,
+    ir.DataType.INT4,
+    ir.DataType.UINT4,
+    ir.DataType.BFLOAT16,
+    ir.DataType.FLOAT8E4M3FN,
+    ir.DataType.FLOAT8E4M3FNUZ,
+    ir.DataType.FLOAT8E5M2,
+    ir.DataType.FLOAT8E5M2FNUZ,
+    ir.DataType.FLOAT4E2M1,
+)
+"""Types that NumPy does not have: onnxruntime takes no arrays of them."""
 
 ort.set_default_logger_severity(4)  # errors are raised; they need not be printed as well
 
@@ -27,11 +38,13 @@ class Optimizations(Enum):
     """What onnxruntime may do to a graph.
 
     NONE: every node as written. FLOAT: everything but turning Q/DQ into integer kernels, which
-    keeps the simulation's numbers. INTEGER: everything, as deployed.
+    keeps the simulation's numbers. KERNELS: integer kernels, but the memory layout as written.
+    INTEGER: everything, as deployed.
     """
 
     NONE = "none"
     FLOAT = "float"
+    KERNELS = "kernels"
     INTEGER = "integer"
 
 
@@ -63,6 +76,8 @@ class Session:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         elif optimizations is Optimizations.FLOAT:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
+        elif optimizations is Optimizations.KERNELS:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
         try:
@@ -70,7 +85,7 @@ class Session:
         except Exception as error:
             # onnxruntime raises a family of exceptions without a common public base class.
             raise ModelError(
-                f"onnxruntime cannot run this model: {_first_line(error)}",
+                f"onnxruntime cannot run this model: {first_line(error)}",
                 "Open the model in the Netron view and look at the node it names.",
             ) from error
         self.inputs = tuple(value.name for value in self._session.get_inputs())
@@ -90,7 +105,7 @@ class Session:
         except Exception as error:
             shapes = ", ".join(f"{name} {tuple(array.shape)}" for name, array in inputs.items())
             raise ModelError(
-                f"onnxruntime failed on inputs {shapes}: {_first_line(error)}",
+                f"onnxruntime failed on inputs {shapes}: {first_line(error)}",
                 "Check that the data have the shape and type that the model expects; the size of "
                 "images is set in the preprocessing (size or crop).",
             ) from error
@@ -131,7 +146,7 @@ def _load(model: ir.Model | Path, options: ort.SessionOptions) -> ort.InferenceS
     names, weights = [], []
     for name, value in shell.graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or tensor.nbytes < _LARGE or tensor.dtype in _PACKED:
+        if tensor is None or tensor.nbytes < _LARGE or tensor.dtype in _FOREIGN:
             continue
         array = np.ascontiguousarray(tensor.numpy())
         names.append(name)
@@ -144,5 +159,5 @@ def _load(model: ir.Model | Path, options: ort.SessionOptions) -> ort.InferenceS
     return ort.InferenceSession(graph, options, providers=providers)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -21,7 +21,8 @@ class Step:
     """One node ready to run.
 
     `inputs` are slots, -1 for an input left out, first those of the node and then those of the
-    values its subgraphs capture; `outputs` the outputs that matter as (index, slot, quantizer);
+    values its subgraphs capture; `outputs` the outputs that matter as (index, slot, quantizer,
+    quantizer that may write over what it is given, if the memory is the output's own);
     `free` the slots nobody reads after this step. `inplace` is set where the first input's memory
     may take the result.
     """
@@ -32,17 +33,20 @@ class Step:
     inplace: OpFunction | None
     host: frozenset[int]
     inputs: tuple[int, ...]
-    outputs: tuple[tuple[int, int, Hook | None], ...]
+    outputs: tuple[tuple[int, int, Hook | None, Hook | None], ...]
     free: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Steps over `size` slots, and which slots the named values go into and come out of."""
+    """Steps over `size` slots, and which slots the named values go into and come out of.
+
+    `feed_hooks`: the value fed, the feed that takes the result, and what to apply.
+    """
 
     steps: tuple[Step, ...]
     feeds: tuple[tuple[str, int], ...]
-    feed_hooks: tuple[tuple[str, Hook], ...]
+    feed_hooks: tuple[tuple[str, str, Hook], ...]
     constants: tuple[tuple[str, int], ...]
     results: tuple[tuple[str, int], ...]
     size: int
@@ -66,8 +70,8 @@ class Plan:
                 result: Any = function(step.call, *arguments)
                 if isinstance(result, Tensor):
                     result = (result,)
-                for index, slot, hook in step.outputs:
-                    value = result[index]
+                for index, slot, hook, over in step.outputs:
+                    value, hook = result[index], over if overwrite else hook
                     slots[slot] = value if hook is None or value is None else hook(value)
             except StudioError:
                 raise

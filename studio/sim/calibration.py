@@ -12,43 +12,74 @@ from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress, TensorRanges
 from studio.quant.statistics import Histogram, TensorStatistics
 
-COUNTED_PER_SAMPLE = 8192
-"""Elements of a tensor counted in its histogram for each sample; the range always covers all."""
+COUNTED = 2**18
+"""Elements of a tensor counted in its histogram over all samples; the range always covers all."""
+
+COUNTED_PER_SAMPLE = (512, 8192)
+"""Fewest and most of them taken from one sample."""
 
 COUNTED_AT_ONCE = 2**16
 """Elements that wait to be counted together: many small counts cost more than the network."""
 
+PAIRS_KEPT = 2**14
+"""Samples of which the two highest scores are kept."""
+
 
 class _Observation:
-    """Range and histogram of one tensor, growing."""
+    """Ranges and histogram of one tensor, growing."""
 
-    def __init__(self) -> None:
+    def __init__(self, counted_per_sample: int, scores: bool) -> None:
         self.minimum = math.inf
         self.maximum = -math.inf
+        self._counted_per_sample = counted_per_sample
         self._histogram = Histogram()
         self._waiting: list[np.ndarray] = []
+        self._waiting_size = 0
+        self._batch = (math.inf, -math.inf)
+        self._batches: list[tuple[float, float]] = []
+        self._scores = scores
+        self._pairs: list[np.ndarray] = []
+        self._pairs_size = 0
 
-    def add(self, name: str, array: np.ndarray) -> None:
+    def add(self, array: np.ndarray) -> bool:
+        """Take in all values of `array`; False if one of them is not finite."""
         import torch
 
         if not array.size:
-            return
-        low, high = (float(value) for value in torch.aminmax(torch.from_numpy(array)))
+            return True
+        lowest, highest = torch.aminmax(torch.from_numpy(array))
+        low, high = lowest.item(), highest.item()
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise DataError(
-                f"The tensor {name} takes values that are not finite (NaN or infinite).",
-                "Check the preprocessing (mean, std, scale) and the model's weights.",
-            )
+            return False
         self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self._waiting.append(_sampled(array).copy())
-        if sum(part.size for part in self._waiting) >= COUNTED_AT_ONCE:
+        self._batch = min(self._batch[0], low), max(self._batch[1], high)
+        sampled = _sampled(array, self._counted_per_sample).copy()
+        self._waiting.append(sampled)
+        self._waiting_size += sampled.size
+        if self._waiting_size >= COUNTED_AT_ONCE:
             self._count()
+        if self._scores and array.ndim == 2 and array.shape[1] > 1:
+            self._keep_pairs(array)
+        return True
+
+    def end_batch(self) -> None:
+        """The next values are of another batch."""
+        if self._batch[0] <= self._batch[1]:
+            self._batches.append(self._batch)
+        self._batch = (math.inf, -math.inf)
+
+    def _keep_pairs(self, scores: np.ndarray) -> None:
+        rows = scores[: PAIRS_KEPT - self._pairs_size]
+        if len(rows):
+            self._pairs.append(np.partition(rows, -2, axis=1)[:, :-3:-1].copy())
+            self._pairs_size += len(rows)
 
     def _count(self) -> None:
         if self._waiting:
             values = np.concatenate(self._waiting)
             self._histogram.add(values, self.minimum, self.maximum)
             self._waiting.clear()
+            self._waiting_size = 0
 
     @property
     def seen(self) -> bool:
@@ -58,16 +89,24 @@ class _Observation:
     def result(self) -> TensorStatistics:
         self._count()
         counts, low, high = self._histogram.statistics()
-        return TensorStatistics(self.minimum, self.maximum, counts, low, high)
+        return TensorStatistics(
+            self.minimum,
+            self.maximum,
+            counts,
+            low,
+            high,
+            np.array(self._batches, dtype=np.float32).reshape(-1, 2),
+            np.concatenate([np.zeros((0, 2), dtype=np.float32), *self._pairs]),
+        )
 
 
-def _sampled(array: np.ndarray) -> np.ndarray:
-    """About `COUNTED_PER_SAMPLE` elements for each sample, spread over the whole array (all, if
-    there are fewer): cache lines of 16 numbers, since fetching single ones costs as much."""
+def _sampled(array: np.ndarray, per_sample: int) -> np.ndarray:
+    """About `per_sample` elements for each sample, spread over the whole array (all, if there are
+    fewer): cache lines of 16 numbers, since fetching single ones costs as much."""
     flat = array.reshape(-1)
     lines = array.size // 16
     # An odd step does not fall into step with the rows of an image.
-    step = lines * 16 // (COUNTED_PER_SAMPLE * (len(array) if array.ndim else 1)) | 1
+    step = lines * 16 // (per_sample * (len(array) if array.ndim else 1)) | 1
     if step == 1:
         return flat
     return flat[: lines * 16].reshape(lines, 16)[::step].reshape(-1)
@@ -79,31 +118,43 @@ def collect_statistics(
     batches: Iterable[Mapping[str, np.ndarray]],
     total: int,
     *,
+    weights: Mapping[str, np.ndarray] | None = None,
     emit: Emit,
     cancel: CancelToken,
 ) -> dict[str, TensorStatistics]:
     """Statistics of `tensors` (float32) over `batches` of inputs (`total` samples in all).
 
-    Emits `Progress` in samples and the ranges so far after every batch. Raises DataError for values
-    that are not finite, for a tensor that is always empty or when there was no batch,
-    CancelledError when cancelled.
+    `weights` replaces constants of the graph by name while it runs, such as by their rounded selves
+    (`encodings.rounded_weights`). Emits `Progress` in samples and the ranges so far after every
+    batch. Raises DataError for values that are not finite, for a tensor that is always empty or
+    when there was no batch, CancelledError when cancelled.
     """
     from studio.runtime.budget import BudgetedReader, samples
     from studio.runtime.session import float_session
 
     inputs = [value.name or "" for value in graph.inputs if value.name in set(tensors)]
     inner = [name for name in tensors if name not in inputs]
-    reader = BudgetedReader(float_session(graph, inner), inner)
-    observed = {name: _Observation() for name in tensors}
+    session = float_session(_with_constants(graph, weights) if weights else graph, inner)
+    reader = BudgetedReader(session, inner)
+    per_sample = min(max(COUNTED // max(total, 1), COUNTED_PER_SAMPLE[0]), COUNTED_PER_SAMPLE[1])
+    scores = _scores(graph)
+    observed = {name: _Observation(per_sample, name in scores) for name in tensors}
     done = 0
+
+    def add(name: str, array: np.ndarray) -> None:
+        if not observed[name].add(array):
+            raise _not_finite(graph, name, array)
+
     for index, batch in enumerate(batches):
         cancel.check()
         for name in inputs:
-            observed[name].add(name, batch[name])
+            add(name, batch[name])
         for _, values in reader.read(batch):
             for name, array in values.items():
-                observed[name].add(name, array)
+                add(name, array)
             cancel.check()
+        for observation in observed.values():
+            observation.end_batch()
         done += samples(batch)
         emit(Progress("Calibrating", done, total, f"{done} of {total} samples"))
         emit(_ranges(index, observed))
@@ -114,10 +165,47 @@ def collect_statistics(
     for name, observation in observed.items():
         if not observation.seen:
             raise DataError(
-                f"The tensor {name} is empty for every sample.",
+                f"The tensor {name}{_made_by(graph, name)} is empty for every sample.",
                 "Calibrate on data for which it is not, or switch its layer's activations off.",
             )
     return {name: observation.result() for name, observation in observed.items()}
+
+
+def _with_constants(graph: ModelGraph, constants: Mapping[str, np.ndarray]) -> ModelGraph:
+    import onnx_ir as ir
+
+    changed = graph.copy()
+    for name, array in constants.items():
+        changed.value(name).const_value = ir.tensor(array, name=name)
+    return changed
+
+
+def _scores(graph: ModelGraph) -> set[str]:
+    """Model outputs, and what a Softmax that is one reads: where a classifier's scores can be."""
+    names = set()
+    for value in graph.outputs:
+        names.add(value.name or "")
+        node = value.producer()
+        if node is not None and node.op_type in ("Softmax", "LogSoftmax") and node.inputs[0]:
+            names.add(node.inputs[0].name or "")
+    return names
+
+
+def _made_by(graph: ModelGraph, name: str) -> str:
+    node = graph.value(name).producer()
+    return f", made by {node.name} ({node.op_type})," if node is not None else ""
+
+
+def _not_finite(graph: ModelGraph, name: str, array: np.ndarray) -> DataError:
+    node = graph.value(name).producer()
+    where = f"The tensor {name}{_made_by(graph, name)}"
+    if np.isnan(array).any():
+        hint = "Check the preprocessing (mean, std, scale) and the model's weights."
+        return DataError(f"{where} takes values that are NaN.", hint)
+    hint = "Check the preprocessing (mean, std, scale) and the model's weights"
+    if node is not None:
+        hint += f"; if infinity is meant, as in a mask, switch the activations of {node.name} off"
+    return DataError(f"{where} takes infinite values.", f"{hint}.")
 
 
 def _ranges(batch: int, observed: Mapping[str, _Observation]) -> TensorRanges:

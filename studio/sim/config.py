@@ -10,23 +10,54 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from studio.errors import ConfigError
 
 Bits = Annotated[int, Field(ge=2, le=16)]
-ObserverName = Literal["minmax", "mse"]
+Format = Literal[
+    "int",
+    "float16",
+    "bfloat16",
+    "float8e4m3fn",
+    "float8e4m3fnuz",
+    "float8e5m2",
+    "float8e5m2fnuz",
+    "float4e2m1",
+]
+"""Kinds of numbers: integers of the bits set, or a floating-point format (its bits are its own)."""
+BlockSize = Annotated[int, Field(ge=0, le=65536)]
+ObserverName = Literal[
+    "minmax", "moving_average", "percentile", "sqnr", "tf_enhanced", "mse", "entropy", "isotone"
+]
 
 
 class LayerSettings(BaseModel):
-    """Settings of one layer; None leaves the default of the configuration or the target."""
+    """Settings of one layer; None leaves the default of the configuration or the target.
+
+    `weight_block_size` above 0 gives blocks of that many values along the input channels an
+    encoding each, `weight_lpbq` with integer multiples of one scale for each channel. `act_dynamic`
+    ranges what the layer reads anew at every inference. `act_percentile` is the share of values, in
+    percent, that the `percentile` observer keeps.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    weight_format: Format | None = None
     weight_bits: Bits | None = None
     weight_symmetric: bool | None = None
+    weight_strict: bool | None = None
+    weight_power_of_two: bool | None = None
     weight_per_channel: bool | None = None
+    weight_block_size: BlockSize | None = None
+    weight_lpbq: bool | None = None
     weight_enabled: bool | None = None
     weight_observer: ObserverName | None = None
+    act_format: Format | None = None
     act_bits: Bits | None = None
     act_symmetric: bool | None = None
+    act_strict: bool | None = None
+    act_unsigned_symmetric: bool | None = None
+    act_power_of_two: bool | None = None
     act_enabled: bool | None = None
+    act_dynamic: bool | None = None
     act_observer: ObserverName | None = None
+    act_percentile: Annotated[float, Field(ge=50.0, le=100.0)] | None = None
 
     def merged(self, other: LayerSettings) -> LayerSettings:
         """These settings, overruled by those that `other` gives."""
@@ -40,8 +71,11 @@ class LayerSettings(BaseModel):
 class QuantConfig(BaseModel):
     """The configuration a user edits; versioned JSON.
 
-    `defaults` overrules the target for all layers; `layers` maps a layer's name, or a pattern with
-    `*`, `?` or `[...]`, to its settings: later entries win over earlier ones. `source_encodings`
+    `defaults` overrules the target for all layers, its rules for single ops too; `layers` maps a
+    layer's name, or a pattern with `*`, `?` or `[...]`, to its settings: later entries win over
+    earlier ones. `op:LayerNorm` stands for all layers with that op (its ONNX type or the kind of a
+    recognised layer), `block:Attention` for those of a recognised block; both may be patterns. A
+    key that overrules a target's is shown with its origin (`Layer.origin`). `source_encodings`
     keeps the encodings of a model that came quantized for all that no setting changes; without it,
     such a model is placed anew like a float one.
     """

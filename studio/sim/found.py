@@ -15,7 +15,7 @@ import numpy as np
 from studio.graph.model import ModelGraph
 from studio.graph.quantized.found import FoundQuantization
 from studio.quant.encoding import Encoding
-from studio.quant.grid import Grid
+from studio.quant.grid import FloatGrid, Grid
 from studio.sim.config import LayerSettings, QuantConfig
 from studio.sim.plan import FROM_FILE, Layer, Plan, QuantSpec, Role, TensorPlan
 from studio.sim.settings import SettingsResolver
@@ -31,14 +31,63 @@ def uses_file(graph: ModelGraph, config: QuantConfig) -> bool:
 
 def found_spec(found: FoundQuantization) -> QuantSpec:
     """How a tensor is quantized that the file describes so."""
-    middle = 0 if found.signed else 2 ** (found.bits - 1)
-    grid = Grid(found.bits, found.signed, bool((found.zero_point == middle).all()))
-    return QuantSpec(grid, found.axis, FROM_FILE, storage_bits=found.storage_bits)
+    return QuantSpec(
+        _grid(found),
+        found.axis,
+        FROM_FILE,
+        block_size=found.block_size,
+        lpbq=found.integer_scale is not None,
+        storage_bits=found.storage_bits,
+    )
+
+
+def _grid(found: FoundQuantization) -> Grid | FloatGrid:
+    if found.float_format is not None:
+        return FloatGrid(found.float_format, found.power_of_two)
+    symmetric = found.symmetric
+    if symmetric is None:
+        middle = 0 if found.signed else 2 ** (found.bits - 1)
+        symmetric = bool((found.zero_point == middle).all())
+    return Grid(
+        found.bits,
+        found.signed,
+        symmetric,
+        found.strict,
+        found.power_of_two,
+        found.unsigned_symmetric,
+    )
 
 
 def found_encoding(found: FoundQuantization) -> Encoding:
     """The encoding the file gives a tensor."""
-    return Encoding(found_spec(found).grid, found.scale, found.zero_point, found.axis)
+    return Encoding(
+        _grid(found),
+        found.scale,
+        found.zero_point,
+        found.axis,
+        found.block_size,
+        found.integer_scale,
+    )
+
+
+def as_found(encoding: Encoding) -> FoundQuantization:
+    """What a file says that gives a tensor `encoding`."""
+    grid, whole = encoding.grid, encoding.grid if isinstance(encoding.grid, Grid) else None
+    return FoundQuantization(
+        encoding.scale,
+        encoding.zero_point,
+        encoding.axis,
+        grid.bits,
+        whole is None or whole.signed,
+        None,
+        symmetric=grid.symmetric,
+        strict=whole is not None and whole.strict,
+        unsigned_symmetric=whole is not None and whole.unsigned_symmetric,
+        power_of_two=grid.power_of_two,
+        float_format=None if isinstance(grid, Grid) else grid.format,
+        block_size=encoding.block_size,
+        integer_scale=encoding.integer_scale,
+    )
 
 
 def found_encodings(graph: ModelGraph, plan: Plan) -> dict[str, Encoding]:
@@ -66,7 +115,7 @@ def as_in_file(
 
 
 class _Overlay:
-    """Rows in graph order, so that what a row is tied to comes before it; biases last."""
+    """Rows that others are tied to come first, then the tied ones; biases last."""
 
     def __init__(
         self, graph: ModelGraph, config: QuantConfig, plan: Plan, settings: SettingsResolver
@@ -76,15 +125,16 @@ class _Overlay:
         self.plan = plan
         defaults = config.defaults.given()
         self.asked = {
-            layer: {*defaults, *settings.resolve(layer).changed}
+            layer: {*defaults, *settings.asked(layer)}
             for layer in {row.layer for row in plan.tensors.values()}
         }
         self.rows: dict[str, TensorPlan] = {}
 
     def run(self) -> Plan:
-        for row in self.plan.tensors.values():
-            if row.role is not Role.BIAS:
-                self.rows[row.name] = self._row(row)
+        for tied in (False, True):
+            for row in self.plan.tensors.values():
+                if row.role is not Role.BIAS and (row.tied_to is not None) is tied:
+                    self.rows[row.name] = self._row(row)
         for row in self.plan.tensors.values():
             if row.role is Role.BIAS:
                 self.rows[row.name] = self._bias(row)
@@ -107,11 +157,12 @@ class _Overlay:
             return row
         found = self.graph.found.get(row.name)
         if found is None:
-            return _left_float(row)
+            return row if self.graph.found_partly else _left_float(row)
         tied_to = row.tied_to
         if tied_to is not None and not _alike(found, self.graph.found.get(tied_to)):
             tied_to = None
-        return replace(row, spec=found_spec(found), reason=AS_IN_FILE, tied_to=tied_to)
+        spec = found_spec(found)
+        return replace(row, spec=spec, reason=AS_IN_FILE, tied_to=tied_to, read_by=None)
 
     def _bias(self, row: TensorPlan) -> TensorPlan:
         if self.config.bias is not None:
@@ -123,7 +174,7 @@ class _Overlay:
         if not all(source.from_file or source.reason == LEFT_FLOAT for source in sources):
             return self._by_rule(row)
         if found is None:
-            return _left_float(row)
+            return self._by_rule(row) if self.graph.found_partly else _left_float(row)
         bias_of = row.bias_of if self._is_product(found, row.bias_of) else None
         return replace(row, spec=found_spec(found), reason=AS_IN_FILE, bias_of=bias_of)
 
@@ -139,6 +190,9 @@ class _Overlay:
         shape = self.graph.value(row.name).shape
         assert shape is not None
         assert weight.spec is not None
+        if weight.spec.block_size is not None or isinstance(weight.spec.grid, FloatGrid):
+            reason = "stays float because the weight has no integer scale for each channel"
+            return replace(row, spec=None, reason=reason, bias_of=None)
         axis = None if weight.spec.axis is None else len(shape) - 1
         return replace(row, spec=replace(row.spec, axis=axis))
 
@@ -208,9 +262,18 @@ def _shown(settings: LayerSettings, kind: str, row: TensorPlan) -> LayerSettings
     if not row.from_file:
         return settings
     given: Mapping[str, object] = {
+        f"{kind}_format": "int" if isinstance(row.spec.grid, Grid) else row.spec.grid.format,
         f"{kind}_bits": row.spec.grid.bits,
         f"{kind}_symmetric": row.spec.grid.symmetric,
         f"{kind}_enabled": True,
-        **({"weight_per_channel": row.spec.axis is not None} if kind == "weight" else {}),
+        **(_granularity(row.spec) if kind == "weight" else {}),
     }
     return settings.model_copy(update=dict(given))
+
+
+def _granularity(spec: QuantSpec) -> dict[str, object]:
+    return {
+        "weight_per_channel": spec.axis is not None,
+        "weight_block_size": spec.block_size or 0,
+        "weight_lpbq": spec.lpbq,
+    }

@@ -63,7 +63,10 @@ class FusedGroup:
 
 
 def fused_groups(
-    graph: ModelGraph, fusions: tuple[tuple[str, ...], ...], rounded: Collection[str] = ()
+    graph: ModelGraph,
+    fusions: tuple[tuple[str, ...], ...],
+    rounded: Collection[str] = (),
+    separate_kinds: Collection[str] = (),
 ) -> list[FusedGroup]:
     """Every node of `graph` exactly once, in groups that match the longest fusion.
 
@@ -71,10 +74,11 @@ def fused_groups(
     Groups are in execution order: each comes after those it reads. A follower joins when it is the
     only reader of a result that is no graph output and all its other data operands are constants
     (so Conv + Add joins a bias, never a residual). Nothing joins behind the tensors `rounded`,
-    which are quantized whatever the target fuses.
+    which are quantized whatever the target fuses. Recognised layers of the kinds `separate_kinds`
+    are taken operator by operator.
     """
     ordered = sorted(fusions, key=len, reverse=True)
-    units = _units(graph, rounded)
+    units = _units(graph, rounded, separate_kinds)
     taken: set[ir.Node] = set()
     groups = []
     for node in graph.nodes():
@@ -90,12 +94,14 @@ def fused_groups(
     return groups
 
 
-def _units(graph: ModelGraph, rounded: Collection[str]) -> dict[ir.Node, Unit]:
+def _units(
+    graph: ModelGraph, rounded: Collection[str], separate_kinds: Collection[str]
+) -> dict[ir.Node, Unit]:
     """The unit of every node."""
     members: dict[tuple[str, str], list[ir.Node]] = {}
     for node in graph.nodes():
         mark = layer_of(node)
-        if mark is not None:
+        if mark is not None and mark.kind not in separate_kinds:
             members.setdefault((mark.kind, mark.name), []).append(node)
     units = {node: Unit((node,), "", node.name or "") for node in graph.nodes()}
     for (kind, name), nodes in members.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx_ir as ir
 
 from studio.graph.model import is_constant
@@ -19,13 +21,42 @@ WEIGHT_SLOTS = {
     "FusedConv": (1,),
     "FusedGemm": (1,),
     "FusedMatMul": (1,),
+    "BatchNormalization": (1,),
+    "GroupNormalization": (1,),
+    "InstanceNormalization": (1,),
+    "LayerNormalization": (1,),
+    "PRelu": (1,),
+    "RMSNormalization": (1,),
+    "SimplifiedLayerNormalization": (1,),
 }
-"""Inputs that are weights where they are constants: one of Einsum's, input and recurrence weights
-of the recurrent operators."""
+"""Inputs that are weights where they are constants and the target says so: one of Einsum's, input
+and recurrence weights of the recurrent operators."""
 
 RECURRENT = frozenset(["LSTM", "GRU", "RNN"])
 
-BIAS_SLOTS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
+NORMALIZATIONS = frozenset(["GroupNorm", "InstanceNorm", "LayerNorm", "RMSNorm"])
+"""Kinds of recognised layers whose weight is a constant that one of their operators takes."""
+
+NORMALIZATION_OPS = frozenset(
+    [
+        "BatchNormalization",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "RMSNormalization",
+        "SimplifiedLayerNormalization",
+    ]
+)
+
+BIAS_SLOTS = {
+    "Conv": 2,
+    "ConvTranspose": 2,
+    "Gemm": 2,
+    "BatchNormalization": 2,
+    "GroupNormalization": 2,
+    "InstanceNormalization": 2,
+    "LayerNormalization": 2,
+}
 
 _ALL_INPUTS_ARE_DATA = frozenset(
     ["Add", "Sub", "Mul", "Div", "Max", "Min", "Mean", "Sum", "Concat", "PRelu", "MatMul", "Einsum"]
@@ -56,6 +87,27 @@ def weights(node: ir.Node) -> tuple[ir.Value, ...]:
     values = [node.inputs[slot] for slot in slots if slot < len(node.inputs)]
     found = tuple(value for value in values if value is not None and is_constant(value))
     return found if node.op_type in RECURRENT else found[:1]
+
+
+def spelled_out_weights(nodes: Sequence[ir.Node]) -> tuple[ir.Value, ...]:
+    """What a normalisation made of several operators multiplies by: a constant of many values."""
+    return _many(nodes, "Mul")[:1]
+
+
+def spelled_out_bias(nodes: Sequence[ir.Node]) -> list[ir.Value]:
+    """What such a normalisation adds."""
+    return list(_many(nodes[-1:], "Add")[:1])
+
+
+def _many(nodes: Sequence[ir.Node], op: str) -> tuple[ir.Value, ...]:
+    return tuple(
+        value
+        for node in nodes
+        if node.op_type == op
+        for value in node.inputs
+        if value is not None and is_constant(value) and value.const_value is not None
+        if value.const_value.size > 1
+    )
 
 
 def weight(node: ir.Node) -> ir.Value | None:
@@ -90,6 +142,24 @@ def channel_axis(node: ir.Node) -> int | None:
             return _einsum_axis(node, value)
         case "LSTM" | "GRU" | "RNN":
             return 1  # (directions, gates x hidden, ...)
+        case "PRelu":
+            wide = [axis for axis, size in enumerate(value.shape) if size != 1]
+            return wide[0] if len(wide) == 1 else None
+    return None
+
+
+def input_axis(node: ir.Node) -> int | None:
+    """Axis of the weight that is summed over, where a block of it means one number for each output
+    channel: matrices, and convolutions with a kernel of 1 x 1; else None."""
+    value = weight(node)
+    assert value is not None and value.shape is not None
+    match node.op_type:
+        case "Gemm" | "FusedGemm":
+            return 1 if _int(node, "transB", 0) else 0
+        case "MatMul" | "FusedMatMul":
+            return 0 if len(value.shape) == 2 else None
+        case "Conv" | "FusedConv":
+            return 1 if all(size == 1 for size in list(value.shape)[2:]) else None
     return None
 
 

@@ -170,3 +170,61 @@ def test_findings_come_worst_first(severity: Severity, tmp_path: Path) -> None:
     order = [finding.severity for finding in found.findings]
     assert order == sorted(order, key=list(Severity).index)
     assert found.count(severity) == order.count(severity)
+
+
+def test_arithmetic_of_sizes_is_not_counted(tmp_path: Path) -> None:
+    nodes = [
+        node("Conv", ["x", "w"], "c"),
+        node("Shape", ["x"], "s"),
+        node("Gather", ["s", "first"], "n"),
+        node("Concat", ["n", "rest"], "t", axis=0),
+        node("Reshape", ["c", "t"], "y"),
+    ]
+    constants = {"w": weight(8, 3, 3, 3), "first": np.array([0]), "rest": np.array([-1])}
+    path = save(tmp_path, nodes, constants, ("N", 3, "h", "w0"))
+    document = open_document(path, without=("constant shapes",))
+    found = validate_document(document)
+    assert [layer.name for layer in found.layers] == ["Conv_c", "Reshape_y"]
+    assert (
+        found.shape_layers
+        == ("Shape_s", "Gather_n", "Concat_t")
+        == tuple(
+            layer.name for layer in document.plan.layers if layer.name in document.shape_layers
+        )
+    )
+    assert not {"s", "n", "t"} & {name for group in found.float_tensors for name in group.tensors}
+
+
+def test_every_operator_that_cannot_be_executed_is_listed_with_all_layers(tmp_path: Path) -> None:
+    nodes = [node("Conv", ["x", "w"], "c")]
+    nodes += [node("Warp", [f"t{i - 1}" if i else "c"], f"t{i}", domain="acme") for i in range(7)]
+    nodes += [node("Bend", ["t6"], "b", domain="acme"), node("Relu", ["b"], "y")]
+    path = save(tmp_path, nodes, {"w": weight(8, 3, 3, 3)}, ("N", 3, 16, 16))
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    onnx.save(model, path)
+    found = validate_document(open_document(path, executable=False))
+    listed = about(found, "operators")
+    assert [finding.where for finding in listed] == ["acme::Warp (opset 1)", "acme::Bend (opset 1)"]
+    assert all(finding.severity is Severity.ERROR for finding in listed)
+    assert all(f"Warp_t{i}" in listed[0].message for i in range(7))
+    assert listed[0].layer == "Warp_t0"
+    assert found.macs == 14 * 14 * 8 * 27, "what is known of the sizes is used"
+
+
+def test_a_recognised_layer_is_said_to_run_in_float_for_what_it_is(tmp_path: Path) -> None:
+    """HardSwish written out: its constants are parameters, not what keeps it in float."""
+    nodes = [
+        node("Add", ["x", "three"], "a"),
+        node("Clip", ["a", "zero", "six"], "c"),
+        node("Mul", ["x", "c"], "m"),
+        node("Div", ["m", "six"], "y"),
+    ]
+    numbers = {"three": 3.0, "zero": 0.0, "six": 6.0}
+    constants = {name: np.array(number, np.float32) for name, number in numbers.items()}
+    path = save(tmp_path, nodes, constants, ("N", 3, 16, 16))
+    (layer,) = report(path).layers
+    assert (layer.title, layer.integer) == ("HardSwish", False)
+    assert "computes the operators of a recognised HardSwish in float" in layer.reason
+    (layer,) = report(path, "qualcomm-htp").layers
+    assert layer.integer

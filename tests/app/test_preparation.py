@@ -5,6 +5,8 @@ from __future__ import annotations
 from PySide6.QtCore import Qt
 from window_helpers import idle
 
+from studio.project import steps
+
 ROLE = Qt.ItemDataRole.CheckStateRole
 OFF = Qt.CheckState.Unchecked
 RULE = "fold batch norm"
@@ -70,3 +72,31 @@ def test_nothing_is_switched_while_a_job_runs(window, digits, qtbot):  # type: i
     assert not panel.rules.setData(index, OFF, ROLE)
     qtbot.waitUntil(idle(window), timeout=30000)
     assert session.document is digits
+
+
+def test_the_graph_stays_where_it_is_when_a_rule_is_switched(window, digits, qtbot):  # type: ignore[no-untyped-def]
+    panel, view = shown(window, digits), window.workspace.graph.view
+    view.set_zoom(1.0)
+    view.select("classifier")
+    spot = view.node_rect("classifier")
+    assert view.rect().contains(spot.center().toPoint())
+    panel.rules.setData(panel.rules.index(row_of(panel, RULE), 0), OFF, ROLE)
+    qtbot.waitUntil(idle(window), timeout=30000)
+    assert len(window.session.document.plan.layers) > len(digits.plan.layers)
+    assert view.zoom == 1.0
+    moved = view.node_rect("classifier").topLeft() - spot.topLeft()
+    assert moved.manhattanLength() <= 2
+    window.session.undo_stack.undo()
+    moved = view.node_rect("classifier").topLeft() - spot.topLeft()
+    assert moved.manhattanLength() <= 4
+
+
+def test_another_model_starts_at_its_first_box(window, digits, tmp_path):  # type: ignore[no-untyped-def]
+    shown(window, digits)
+    view = window.workspace.graph.view
+    view.set_zoom(1.0)
+    view.select("classifier")
+    other = steps.open_document(digits.graph.source.path)
+    window.session.show(other)
+    first = next(iter(view._items))
+    assert view.rect().contains(view.node_rect(first).center().toPoint())

@@ -78,6 +78,26 @@ def test_an_unknown_operator_is_named_with_its_domain(cli: Cli, tmp_path: Path) 
     assert "com.example::Warp" in message
 
 
+def test_validate_reports_on_a_model_that_cannot_be_executed(cli: Cli, tmp_path: Path) -> None:
+    path = small_models.custom_op(tmp_path / "custom.onnx")
+    result = cli("validate", path)
+    assert result.code == 3
+    assert "error: com.example::Warp (opset 1) cannot be executed: strange_layer." in result.out
+    assert "multiply-accumulates" in result.out
+    assert "strange_layer" in str(cli("validate", path, "--json").json["findings"])
+
+
+def test_inspect_leaves_the_arithmetic_of_sizes_out(cli: Cli, tmp_path: Path) -> None:
+    path = small_models.open_sizes(tmp_path / "sizes.onnx")
+    text = cli("inspect", path).out
+    assert "side" not in text
+    assert "without 3 layers of arithmetic of sizes (--sizes)" in text
+    assert "side" in cli("inspect", path, "--sizes").out
+    answer = cli("inspect", path, "--json").json
+    assert [layer["layer"] for layer in answer["layers"]] == ["x", "conv", "reshape"]
+    assert answer["shape_layers"] == ["shape", "side", "sizes"]
+
+
 def bad_data(kind: str, folder: Path) -> Path:
     path = folder / "data.npz"
     labels = np.arange(8) % 5
@@ -348,7 +368,7 @@ def test_a_folder_that_cannot_be_written(
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("studio.exporting.files.os.replace", refuse)
+    monkeypatch.setattr("studio.whole_files.os.replace", refuse)
     message = cli.fails(7, "quantize", model, "--data", data, "--out", out)
     assert str(out) in message
     assert says in message
@@ -409,7 +429,7 @@ def test_an_earlier_export_survives_a_failing_one(
     def refuse(*args: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("studio.exporting.bundle.save_onnx", refuse)
+    monkeypatch.setattr("studio.exporting.artifacts.save_onnx", refuse)
     words = ["--data", CALIBRATION, "--weight-bits", 4, "--no-evaluate", "--out", folder]
     assert cli("quantize", MODEL, *words).code == 7
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -9,15 +9,15 @@ import pytest
 from onnx import TensorProto, helper
 
 import studio
-from studio.data.calls import Calls, share_a_batch
+from studio.data.calls import Calls
 from studio.data.dataset import InputSpec
 from studio.data.opening import open_data, reads_pictures
 from studio.errors import DataError
-from tests.small_models import FLOAT, INT64, build, numbers
+from tests.small_models import INT64, build, numbers
 
 SPECS = (
-    InputSpec("nodes", (None, 3), np.dtype(np.float32)),
-    InputSpec("edges", (2, None), np.dtype(np.int64)),
+    InputSpec("nodes", (None, 3), np.dtype(np.float32), None),
+    InputSpec("edges", (2, None), np.dtype(np.int64), None),
 )
 
 
@@ -63,47 +63,6 @@ def test_a_folder_of_npz_files_holds_calls(tmp_path: Path) -> None:
     assert [b.inputs["nodes"].shape[0] for b in data.batches(8)] == [4, 5, 6]
     alone = open_data(tmp_path / "1.npz", SPECS)
     assert len(alone) == 1
-
-
-def test_inputs_share_a_batch_if_their_first_sizes_can_be_the_same() -> None:
-    def spec(*shape: int | None) -> InputSpec:
-        return InputSpec("x", shape, np.dtype(np.float32))
-
-    assert share_a_batch([spec(None, 3), spec(None)])
-    assert share_a_batch([spec(1, 3), spec(1)])
-    assert not share_a_batch([spec(None, 3), spec(2, None, 8)])
-    assert not share_a_batch([spec(None, 3), spec()])
-
-
-def recurrent_step(path: Path) -> Path:
-    """y (N, 4), next (1, N, 4) of x (N, 3) and state (1, N, 4)."""
-    return build(
-        path,
-        [
-            helper.make_node("MatMul", ["x", "w"], ["a"], "input"),
-            helper.make_node("MatMul", ["state", "r"], ["b"], "recurrent"),
-            helper.make_node("Add", ["a", "b"], ["sum"], "add"),
-            helper.make_node("Tanh", ["sum"], ["next"], "tanh"),
-            helper.make_node("Squeeze", ["next", "axis"], ["y"], "squeeze"),
-        ],
-        {"x": (FLOAT, ["N", 3]), "state": (FLOAT, [1, "N", 4])},
-        {"y": (FLOAT, ["N", 4]), "next": (FLOAT, [1, "N", 4])},
-        {"w": numbers(1, 3, 4), "r": numbers(2, 4, 4), "axis": np.array([0], np.int64)},
-    )
-
-
-def test_a_model_with_states_is_calibrated_call_by_call(tmp_path: Path) -> None:
-    sim = studio.QuantSim(studio.open_model(recurrent_step(tmp_path / "step.onnx")))
-    calls = [{"x": numbers(n, n, 3), "state": numbers(9 + n, 1, n, 4)} for n in (2, 5, 3)]
-    sim.calibrate(calls)
-    assert len(sim.data or ()) == 3
-    low = min(float(c["state"].min()) for c in calls)
-    high = max(float(c["state"].max()) for c in calls)
-    found = sim.statistics["state"]
-    assert (found.minimum, found.maximum) == (low, high)
-    summary = studio.export(sim, tmp_path / "out")
-    assert summary.verification is not None
-    assert summary.verification.passed
 
 
 def test_sequences_of_different_lengths_are_calibrated_each_alone(tmp_path: Path) -> None:

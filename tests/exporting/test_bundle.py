@@ -16,11 +16,11 @@ import small_models
 from exporting import calibrated, constants, conv_document, export
 
 from studio.errors import CancelledError, ConfigError, ExportError
-from studio.exporting.files import staged_folder, write_text
 from studio.jobs.events import CancelToken, Event, Progress
 from studio.project import steps
 from studio.project.document import Document
 from studio.sim.config import QuantConfig
+from studio.whole_files import staged_folder, write_text
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -81,7 +81,7 @@ def test_a_disk_that_fills_while_files_move_leaves_the_earlier_export(
             raise FULL
         real(source, target)
 
-    monkeypatch.setattr("studio.exporting.files.os.replace", replace)
+    monkeypatch.setattr("studio.whole_files.os.replace", replace)
     with pytest.raises(ExportError, match="Cannot write"):
         write_all(tmp_path, "abcd")
     assert content(tmp_path) == {name: f"old {name}".encode() for name in "abc"}
@@ -96,7 +96,7 @@ def test_write_text_leaves_the_old_file_or_the_new_one(
     def fail(*_: Any) -> None:
         raise FULL
 
-    monkeypatch.setattr("studio.exporting.files.os.replace", fail)
+    monkeypatch.setattr("studio.whole_files.os.replace", fail)
     with pytest.raises(ExportError) as caught:
         write_text(path, "new")
     assert "disk is full" in caught.value.hint

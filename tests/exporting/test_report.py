@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from report_factory import content, graph, statistics
 
+from studio.analysis.cost import LayerCost
 from studio.analysis.quality import Distance, LayerQuality
+from studio.analysis.validation import (
+    Finding,
+    FloatTensors,
+    LayerReport,
+    Severity,
+    Validation,
+)
 from studio.exporting.report import ReportContent, report_html
 from studio.exporting.report.histograms import clipped_share
 from studio.exporting.report.scales import SQNR_STEPS, Scale, bending, sqnr_class
@@ -363,3 +371,38 @@ def test_a_python_model_is_named_by_its_factory() -> None:
     source = ModelSource(graph().source.path.with_name("net.py"), factory="make")
     page = parse(report_html(replace(content(), graph=replace(graph(), source=source))))
     assert text_of(page.find(".//h1")) == "net:make"  # type: ignore[arg-type]
+
+
+def test_validation_says_what_stays_float_and_what_it_costs(complete: ReportContent) -> None:
+    assert "validation" not in {part.get("id") for part in parse(report_html(complete)).iter()}
+    silent = LayerCost("flatten", 0, 0, 0, 0)
+    report = Validation(
+        "onnxruntime",
+        (
+            Finding(Severity.ERROR, "weights", "w", "w holds NaN.", "Check the checkpoint.", "c"),
+            Finding(Severity.NOTE, "shapes", "x", "The input x is N×3×h×w.", ""),
+        ),
+        (
+            LayerReport("flatten", "Flatten", silent, True, ""),
+            LayerReport("c", "Conv", LayerCost("c", 3_000_000, 192_000_000, 4000, 1000), True, ""),
+            LayerReport("d", "Sub", LayerCost("d", None, None, 0, 0), False, "no <kernel>"),
+        ),
+        (FloatTensors("int64 is not float", tuple(f"t{i}" for i in range(30))),),
+        (("x", "N×3×h×w"),),
+        ("shape", "gather"),
+    )
+    page = parse(report_html(replace(complete, validation=report)))
+    assert [row[0] for row in rows(page, "validation", "findings")] == ["error", "note"]
+    assert rows(page, "validation", "findings")[0][2] == "w holds NaN. Check the checkpoint."
+    costs = rows(page, "validation", "costs")
+    assert [row[0] for row in costs] == ["d", "c", "flatten"], "unknown first, then the most"
+    assert costs[0][2:5] == ["?", "–", "?"]
+    assert costs[0][-1] == "float: no <kernel>"
+    assert costs[1][3] == "100.0\N{NO-BREAK SPACE}%"
+    (reason,) = rows(page, "validation", "reasons")
+    assert reason[0] == "30"
+    assert reason[2].endswith("t11 and 18 more")
+    text = text_of(section(page, "validation"))
+    assert "x N×3×h×w" in text
+    assert "without 1 layer of unknown shape" in text
+    assert "Without 2 layers of arithmetic of sizes." in text

@@ -125,6 +125,19 @@ class Steps(nn.Module):
             state = torch.tanh(state + x[:, step])
         return state
 
+class Step(nn.Module):
+    """One step of a recurrent network: the batch is the second axis of its states."""
+    def __init__(self, layers=2):
+        super().__init__()
+        self.proj, self.rnn = nn.Linear(6, 8), nn.LSTM(8, 8, layers)
+    def forward(self, x, h, c):
+        y, (h, c) = self.rnn(self.proj(x).unsqueeze(0), (h, c))
+        return y[0], h, c
+
+class StateFirst(Step):
+    def forward(self, h, c, x):
+        return super().forward(x, h, c)
+
 def sized(channels=2, *, bias=True):
     return nn.Conv2d(3, channels, 1, bias=bias)
 

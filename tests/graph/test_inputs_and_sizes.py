@@ -155,6 +155,20 @@ def test_open_sizes_have_names(code: ModuleType) -> None:
     assert sizes(fixed, "x") == ["batch", 3, 32, 48]
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_batch_that_is_the_second_axis_of_states(code: ModuleType, batch: int) -> None:
+    given = {"x": f"x:{batch},6", "h": f"h:2,{batch},8", "c": f"c:2,{batch},8"}
+    feeds = {"x": torch.randn(5, 6), "h": torch.randn(2, 5, 8), "c": torch.randn(2, 5, 8)}
+    for name, order in (("Step", "xhc"), ("StateFirst", "hcx")):
+        graph, module = opened(code, name, inputs=[given[key] for key in order])
+        assert not graph.warnings
+        assert [sizes(graph, key)[axis] for key, axis in (("x", 0), ("h", 1), ("c", 1))] == [
+            sizes(graph, "x")[0]
+        ] * 3
+        assert sizes(graph, "h")[0] == 2
+        assert_equal(graph, feeds, lambda m=module: m(**feeds))  # type: ignore[misc]
+
+
 def test_padding_computed_from_the_size_is_fixed(code: ModuleType) -> None:
     graph, module = opened(code, "Same", inputs="1,3,32,32")
     assert sizes(graph, "x") == ["batch", 3, 32, 32]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import preparation_table
 import pytest
 from graph_models import as_graph, assert_same_outputs, make_model, node, ops
 from onnx import TensorProto, helper
@@ -16,6 +17,7 @@ from studio.errors import ConfigError
 from studio.graph.model import ModelGraph
 from studio.graph.prepare import PREPARATION, prepare, rules
 from studio.graph.prepare.sharing import SHARED_BY
+from studio.resource_files import resource
 
 RNG = np.random.default_rng(11)
 
@@ -52,6 +54,12 @@ def test_every_rule_can_be_switched_off(rule: str) -> None:
     assert not details(graph, rule)
     states = {state.name: state for state in rules(graph)}
     assert [name for name, state in states.items() if not state.on] == [rule]
+
+
+def test_the_page_of_the_rules_is_up_to_date() -> None:
+    page = resource("docs", "preparation.md").read_text(encoding="utf-8")
+    hint = "run: python tests/graph/preparation_table.py > resources/docs/preparation.md"
+    assert page == preparation_table.document(), hint
 
 
 def test_rules_are_counted() -> None:
@@ -417,6 +425,18 @@ def test_the_sum_that_a_skip_norm_hands_on() -> None:
     model = make_model([skip, node("Add", ["n", "s"], ["y"])], {"g": floats(8)}, x=("N", 3, 8))
     model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     assert ops(prepared(model)) == ["Add", "LayerNormalization", "Add"]
+
+
+def test_a_skip_norm_stays_where_no_standard_operator_is_old_enough() -> None:
+    """LayerNormalization exists from opset 17 on."""
+    skip = helper.make_node(
+        "SkipLayerNormalization", ["x", "x", "g"], ["y"], domain="com.microsoft"
+    )
+    model = make_model([skip], {"g": floats(8)}, x=("N", 3, 8))
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    model.opset_import[0].version = 16
+    assert model.opset_import[0].domain == ""
+    assert ops(prepared(model)) == ["SkipLayerNormalization"]
 
 
 # ---- where a node comes from

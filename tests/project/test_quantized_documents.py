@@ -138,8 +138,8 @@ def test_a_project_whose_file_has_other_scales_says_so(document: Document, tmp_p
 
 
 def test_the_recipe_of_a_calibrated_document_calibrates(document: Document) -> None:
-    assert document_recipe(document).steps == ("export",)
-    assert document_recipe(steps.calibrate(document)).steps == ("calibrate", "export")
+    assert document_recipe(document, Path("out")).steps == ("export",)
+    assert document_recipe(steps.calibrate(document), Path("out")).steps == ("calibrate", "export")
 
 
 def test_a_float_model_still_has_to_be_calibrated(tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ def same(loaded: Document, saved: Document) -> None:
             item.high,
         )
         np.testing.assert_array_equal(other.counts, item.counts)
+        np.testing.assert_array_equal(other.batch_ranges, item.batch_ranges)
+        np.testing.assert_array_equal(other.top_two, item.top_two)
+    assert any(len(item.batch_ranges) for item in after.statistics.values())
+    assert any(len(item.top_two) for item in after.statistics.values())
 
 
 def test_round_trip(saved: Document) -> None:
@@ -173,6 +177,8 @@ def test_files_that_are_no_project(tmp_path: Path, text: str) -> None:
         (("calibration", "statistics", "x", "maximum"), float("inf")),
         (("calibration", "statistics", "x", "minimum"), 1e9),
         (("calibration", "statistics", "x", "low"), float("inf")),
+        (("calibration", "statistics", "x", "batch_ranges"), "AAAA"),
+        (("calibration", "statistics", "x", "top_two"), "AADAfw=="),
         (("evaluation",), {"samples": 3}),
     ],
 )
@@ -225,5 +231,5 @@ def test_rules_that_are_off_stay_off(saved: Document) -> None:
     loaded = load_project(save_project(again, saved.path).path)
     assert loaded.graph.source.without == ("fold constants", "merge bias")
     assert loaded.calibrated
-    assert document_recipe(loaded).model.without == ("fold constants", "merge bias")
+    assert document_recipe(loaded, Path("out")).model.without == ("fold constants", "merge bias")
     assert steps.prepare_again(loaded, ()).graph.source.without == ()

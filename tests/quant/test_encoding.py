@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.quant.encoding import SMALLEST_SCALE, Encoding, encoding_from_range
+from studio.quant.encoding import Encoding, encoding_from_range
 from studio.quant.grid import Grid
 
 U8 = Grid(8, signed=False, symmetric=False)
@@ -41,7 +41,7 @@ def test_zero_is_always_on_the_grid() -> None:
 
 
 def test_degenerate_range_gives_a_usable_scale() -> None:
-    assert encoding_from_range(0.0, 0.0, U8).scale == np.float32(SMALLEST_SCALE)
+    assert encoding_from_range(0.0, 0.0, U8).scale == np.float32(2**-23)
 
 
 def test_infinite_range_is_refused() -> None:

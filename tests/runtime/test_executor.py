@@ -142,6 +142,62 @@ def test_a_constant_is_quantized_once_and_again_when_it_changes(chain: ModelGrap
     assert len(calls) == 3
 
 
+def test_a_value_is_quantized_only_for_the_nodes_named(chain: ModelGraph) -> None:
+    # x, b and active are there both ways: y = active * active, once rounded and once not.
+    text = CHAIN.replace(
+        "y = Mul(active, active)", "twice = Add(active, x)\ny = Mul(twice, active)"
+    )
+    hooks = {"x": lambda t: t + 1, "b": lambda t: t * 0, "active": lambda t: t * 10}
+    only = {"x": ["make_product"], "b": ["make_twice"], "active": ["make_y"]}
+    executor = Executor(graph_of(text), quantize=hooks, quantize_for=only)
+    x = torch.full((1, 4), 5.0)
+    with torch.inference_mode():
+        result = executor.run({"x": x}, ["y", "active", "x", "b"])
+    active = torch.relu(6 + B)
+    assert torch.equal(result["active"][0], active)
+    assert torch.equal(result["x"], x)
+    assert torch.equal(result["b"], B)
+    assert torch.equal(result["y"][0], (active + 5) * (10 * active))
+    result = executor.run_nodes(["make_y"], {"active": x, "twice": x}, ["y"])
+    assert torch.equal(result["y"], x * x)
+
+
+class Doubling:
+    """A quantizer that says by 100 more that it wrote over its argument."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+    def write_over(self, x: Tensor) -> Tensor:
+        return x.mul_(2).add_(100)
+
+
+def test_quantizers_write_over_memory_that_is_the_outputs_own(chain: ModelGraph) -> None:
+    x, hooks = torch.ones(1, 4), dict.fromkeys(("x", "b", "product"), Doubling())
+    executor = Executor(chain, quantize=hooks)
+    for _ in range(2):
+        with torch.inference_mode():
+            result = executor.run({"x": x}, ["product", "sum"])
+        assert torch.equal(result["product"], torch.full((1, 4), 104.0))
+        assert torch.equal(result["sum"][0], 104 + 2 * B)
+    assert torch.equal(x, torch.ones(1, 4))
+    assert torch.equal(executor.run({"x": x}, ["product"])["product"], torch.full((1, 4), 4.0))
+    only = Executor(chain, quantize={"product": Doubling()}, quantize_for={"product": ["make_sum"]})
+    with torch.inference_mode():
+        assert torch.equal(only.run({"x": x}, ["sum"])["sum"][0], 2 + B)
+
+
+def test_quantizers_leave_memory_that_another_value_shares() -> None:
+    text = """
+    <ir_version: 9, opset_import: ["" : 17]>
+    shared (float[2, 2] x) => (float[2, 2] z)
+    { a = Relu(x) b = Identity(a) z = Add(a, b) }
+    """
+    executor = Executor(graph_of(text), quantize={"b": Doubling()})
+    with torch.inference_mode():
+        assert torch.equal(executor.run({"x": torch.ones(2, 2)})["z"], torch.full((2, 2), 3.0))
+
+
 def test_gradients_reach_constants_and_quantizers_after_a_run_without(chain: ModelGraph) -> None:
     scale = torch.tensor(2.0, requires_grad=True)
     executor = Executor(chain, quantize={"b": lambda t: t * scale})

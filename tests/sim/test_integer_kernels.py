@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from sim_graphs import graph_of
 
+from studio import QuantConfig, QuantSim
+from studio.sim.qdq import Constants, insert_qdq
 from studio.sim.target import load_target
 
 INTEGER_OPS = load_target("onnxruntime").integer_ops or {}
@@ -104,6 +108,25 @@ def test_runs_in_integers(op: str, tmp_path: Path) -> None:
 def test_runs_in_float(op: str, tmp_path: Path) -> None:
     assert op not in INTEGER_OPS
     assert runs_in_float(optimised(op, tmp_path))
+
+
+def test_a_symmetric_relu_runs_in_integers_from_its_lowest_number_alone(tmp_path: Path) -> None:
+    """Why the target has `unsigned_symmetric`: behind a Relu the zero point must be the lowest."""
+    graph = graph_of(
+        "(float[n, 4, 8, 8] x) => (float[n, 4, 8, 8] y) { a = Conv(x, w) y = Relu(a) }",
+        w=(4, 4, 1, 1),
+    )
+    data = [{"x": np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)}]
+    for lowest in (None, False):
+        config = QuantConfig().with_defaults(act_symmetric=True, act_unsigned_symmetric=lowest)
+        sim = QuantSim(graph, config).calibrate(data)
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.optimized_model_filepath = str(tmp_path / f"{lowest}.onnx")
+        model = insert_qdq(graph, sim.plan, sim.encodings, constants=Constants.INTEGER)
+        ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
+        ops = [node.op_type for node in onnx.load(tmp_path / f"{lowest}.onnx").graph.node]
+        assert ("QLinearConv" in ops) is (lowest is None)
 
 
 def test_only_one_mode_of_resize_runs_in_integers(tmp_path: Path) -> None:

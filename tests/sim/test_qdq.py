@@ -15,7 +15,7 @@ from studio.sim.calibration import collect_statistics
 from studio.sim.config import QuantConfig
 from studio.sim.encodings import compute_encodings
 from studio.sim.placement import place
-from studio.sim.qdq import Constants, insert_qdq, quantized_name, required_opset
+from studio.sim.qdq import Constants, Storage, insert_qdq, quantized_name, required_opset
 from studio.sim.simulator import simulating_executor
 
 
@@ -70,7 +70,7 @@ def test_file_equals_simulation_to_the_last_step(settings: dict, storage: int) -
     graph = conv_net()
     plan, encodings = calibrated(graph, QuantConfig().with_defaults(**settings))
     model = insert_qdq(
-        graph, plan, encodings, constants=Constants.INTEGER, weight_storage_bits=storage
+        graph, plan, encodings, constants=Constants.INTEGER, storage=Storage(weight_bits=storage)
     )
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     assert largest_step(graph, plan, encodings, model) <= (0 if "act_bits" not in settings else 1)
@@ -113,10 +113,13 @@ def test_graph_itself_is_not_touched() -> None:
 
 def test_opset_is_as_low_as_the_types_allow() -> None:
     graph = conv_net()
-    assert required_opset(place(graph, QuantConfig()), 8) == 13
-    assert required_opset(place(graph, QuantConfig().with_defaults(act_bits=16)), 8) == 21
+    assert required_opset(place(graph, QuantConfig()), Storage()) == 13
+    assert required_opset(place(graph, QuantConfig().with_defaults(act_bits=16)), Storage()) == 21
     four = place(graph, QuantConfig().with_defaults(weight_bits=4))
-    assert (required_opset(four, 8), required_opset(four, 4)) == (13, 21)
+    assert (required_opset(four, Storage()), required_opset(four, Storage(weight_bits=4))) == (
+        13,
+        21,
+    )
 
 
 def test_missing_encoding_is_named() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 import studio
+from studio.analysis.forecast import Runs
 from studio.analysis.quality import DistanceMeter
 from studio.graph.model import ModelGraph, ModelSource
 from studio.graph.sources.python_source import build_module
@@ -47,7 +48,10 @@ class Result:
     Differences are the largest over the outputs, relative to each output's largest value. None: not
     measured. unexplained: tensors with neither an encoding nor a reason. sqnr_db: the quantized
     model's first output against the float one's. export_sqnr_db: the exported file in onnxruntime
-    against the simulation. failures: step -> error; empty if all passed.
+    against the simulation. exported_db, exported_top1: the same for the worst output; levels_db,
+    levels_top1: onnxruntime with its optimisations on against off, of that output.
+    integer_layers: those that onnxruntime runs in integers. not_as_forecast: those that it runs in
+    another way than forecast. failures: step -> error; empty if all passed.
     """
 
     name: str
@@ -69,6 +73,14 @@ class Result:
     steps: int | None = None
     sqnr_db: float | None = None
     export_sqnr_db: float | None = None
+    all_identical: float | None = None
+    within_one: float | None = None
+    exported_db: float | None = None
+    exported_top1: float | None = None
+    levels_db: float | None = None
+    levels_top1: float | None = None
+    integer_layers: int | None = None
+    not_as_forecast: list[str] = field(default_factory=list)
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     note: str = ""
@@ -217,8 +229,22 @@ def export_and_verify(work: Work) -> None:
     result.identical = verification.identical
     result.steps = verification.largest
     result.export_sqnr_db = verification.plain.distance.sqnr_db
+    result.all_identical = verification.all_identical
+    result.within_one = verification.within_one
+    worst = min(verification.outputs, key=lambda output: output.plain.distance.sqnr_db)
+    result.exported_db = worst.plain.distance.sqnr_db
+    result.exported_top1 = worst.plain.agreement
+    result.levels_db = worst.itself.distance.sqnr_db
+    result.levels_top1 = worst.itself.agreement
+    result.integer_layers = sum(row.runs is Runs.INTEGER for row in verification.kernels)
+    result.not_as_forecast = [
+        f"{row.layer}: {row.runs} ({row.kernel}), forecast {row.forecast}"
+        for row in verification.not_as_forecast
+    ]
     if verification.problem:
         raise WrongError(verification.problem)
+    if result.not_as_forecast:
+        raise WrongError(f"not as forecast: {'; '.join(result.not_as_forecast[:3])}")
 
 
 def run_exported(work: Work) -> None:

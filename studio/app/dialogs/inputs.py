@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
 )
 
 from studio.app.dialogs.consent import FIX_SIZES
-from studio.app.widgets import label
+from studio.app.widgets import elided, label
 from studio.errors import ModelError
 from studio.graph.sources.interface import InputRow
 from studio.graph.sources.source import (
@@ -60,7 +60,7 @@ class InputsDialog(QDialog):
         self._source = source
         self.source: ModelSource | None = None
         self.setWindowTitle("Inputs of the model")
-        self.setMinimumWidth(600)
+        self.setMinimumWidth(680)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(20, 18, 20, 16)
         layout.setSpacing(12)
@@ -70,6 +70,9 @@ class InputsDialog(QDialog):
         grid.setHorizontalSpacing(10)
         for column, title in enumerate(("INPUT", "SHAPE", "TYPE", "FIXED VALUE")):
             grid.addWidget(label(title, "caption"), 0, column)
+        for column, width in ((0, 190), (1, 170), (3, 110)):
+            grid.setColumnMinimumWidth(column, width)
+        grid.setColumnStretch(0, 2)
         grid.setColumnStretch(1, 3)
         grid.setColumnStretch(3, 2)
         self.fields = [self._add(grid, place + 1, row) for place, row in enumerate(rows)]
@@ -100,7 +103,7 @@ class InputsDialog(QDialog):
         dtype.setCurrentText(row.dtype or FOUND_OUT)
         fixed.setAccessibleName(f"Fixed value of {row.name}")
         fixed.setPlaceholderText("none")
-        for column, widget in enumerate((label(row.name), shape, dtype, fixed)):
+        for column, widget in enumerate((elided(row.name), shape, dtype, fixed)):
             grid.addWidget(widget, place, column)
         return _Fields(row, shape, dtype, fixed)
 

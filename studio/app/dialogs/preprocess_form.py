@@ -163,7 +163,7 @@ class PreprocessForm(QWidget):
             self, "Save preprocessing", "preprocess.json", "JSON (*.json)"
         )
         if name:
-            from studio.exporting.files import write_text
+            from studio.whole_files import write_text
 
             try:
                 write_text(Path(name), words)

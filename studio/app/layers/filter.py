@@ -9,7 +9,8 @@ from studio.app.layers.model import CHANGED_ROLE, SORT_ROLE, LayersModel
 
 
 class LayersFilter(QSortFilterProxyModel):
-    """Filters by text (name or op), changed rows, and an upper limit of the SQNR."""
+    """Filters by text (name or op), changed rows, an upper limit of the SQNR; layers that only
+    compute sizes are shown on request."""
 
     def __init__(self, model: LayersModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -17,6 +18,7 @@ class LayersFilter(QSortFilterProxyModel):
         self._text = ""
         self._changed_only = False
         self._sqnr_below: float | None = None
+        self._sizes = False
         self.setSourceModel(model)
         self.setSortRole(SORT_ROLE)
         self.setDynamicSortFilter(True)
@@ -33,6 +35,10 @@ class LayersFilter(QSortFilterProxyModel):
         self._sqnr_below = decibels
         self._refilter()
 
+    def set_sizes(self, on: bool) -> None:
+        self._sizes = on
+        self._refilter()
+
     def _refilter(self) -> None:
         self.beginFilterChange()
         self.endFilterChange(QSortFilterProxyModel.Direction.Rows)
@@ -41,6 +47,8 @@ class LayersFilter(QSortFilterProxyModel):
         self, source_row: int, source_parent: QModelIndex | QPersistentModelIndex
     ) -> bool:
         model = self._layers
+        if not self._sizes and model.computes_size(source_row):
+            return False
         if self._changed_only and not model.index(source_row, LAYER).data(CHANGED_ROLE):
             return False
         if self._sqnr_below is not None:

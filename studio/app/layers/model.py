@@ -28,6 +28,7 @@ class LayersModel(QAbstractTableModel):
         self._names: tuple[str, ...] = ()
         self._rows: list[tuple[Cell, ...]] = []
         self._changed: list[bool] = []
+        self._sizes: frozenset[str] = frozenset()
         self._sqnr: dict[str, float] = {}
         session.document_changed.connect(self.refresh)
         session.job_changed.connect(self._flags_changed)
@@ -46,6 +47,7 @@ class LayersModel(QAbstractTableModel):
             self.beginResetModel()
         self._sqnr = layer_sqnr(document)
         self._names = names
+        self._sizes = document.shape_layers if document is not None else frozenset()
         self._changed = [bool(layer.changed) for layer in layers]
         if document is not None:
             self._rows = [cells(document, layer, self._sqnr) for layer in layers]
@@ -68,6 +70,10 @@ class LayersModel(QAbstractTableModel):
     def name(self, row: int) -> str:
         """Name of the layer in `row`."""
         return self._names[row]
+
+    def computes_size(self, row: int) -> bool:
+        """True if the layer in `row` only computes sizes."""
+        return self._names[row] in self._sizes
 
     def row(self, name: str) -> int | None:
         return self._names.index(name) if name in self._names else None

@@ -154,6 +154,12 @@ class LayersPanel(QWidget):
         self.changed.setProperty("role", "chip")
         self.changed.setAccessibleName("Show changed layers only")
         self.changed.toggled.connect(self.filter.set_changed_only)
+        self.sizes = QToolButton()
+        self.sizes.setCheckable(True)
+        self.sizes.setProperty("role", "chip")
+        self.sizes.setAccessibleName("Show layers that only compute sizes")
+        self.sizes.setToolTip("Show the layers that only compute sizes, here and in the graph")
+        self.sizes.toggled.connect(self.filter.set_sizes)
         self.bulk = menu_button("Edit the selected layers", "chip")
         self.bulk.setText("Edit")
         self.bulk.setMenu(QMenu(self.bulk))
@@ -161,7 +167,7 @@ class LayersPanel(QWidget):
         layout = QHBoxLayout(self.bar)
         layout.setContentsMargins(0, 0, 8, 0)
         layout.setSpacing(6)
-        for widget in (self.search, self.limit, self.changed, self.bulk):
+        for widget in (self.search, self.limit, self.sizes, self.changed, self.bulk):
             layout.addWidget(widget)
 
     def set_limit(self, decibels: float | None) -> None:
@@ -177,6 +183,9 @@ class LayersPanel(QWidget):
         self.changed.setVisible(count > 0)
         if not count:
             self.changed.setChecked(False)
+        sizes = len(document.shape_layers) if document is not None else 0
+        self.sizes.setText(f"{sizes} of sizes")
+        self.sizes.setVisible(sizes > 0)
         self.limit.setEnabled(document is not None and document.evaluation is not None)
         self.limit.setToolTip("" if self.limit.isEnabled() else "Known after evaluation.")
         self._rows_changed()

@@ -9,6 +9,8 @@ from datetime import datetime
 from functools import cached_property
 
 from studio.analysis.quality import Evaluation
+from studio.analysis.shape_layers import shape_layers
+from studio.analysis.validation import Validation
 from studio.exporting.summary import Artifact, Verification
 from studio.graph.model import ModelGraph
 from studio.quant.encoding import Encoding
@@ -22,7 +24,8 @@ class ReportContent:
     """Everything a report states.
 
     statistics: may be empty (nothing was observed). synthetic: calibrated on random data.
-    float_bytes, quantized_bytes: sizes of the float and the quantized model file.
+    float_bytes, quantized_bytes: sizes of the float and the quantized model file. validation: what
+    was known of the model before calibrating it.
     """
 
     graph: ModelGraph
@@ -40,6 +43,7 @@ class ReportContent:
     quantized_bytes: int
     created: datetime
     version: str
+    validation: Validation | None = None
 
     @cached_property
     def sqnr(self) -> dict[str, float]:
@@ -48,14 +52,20 @@ class ReportContent:
         return {quality.layer: quality.distance.sqnr_db for quality in layers}
 
     @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers in execution order, without those that only compute sizes."""
+        sizes = shape_layers(self.graph, self.plan)
+        return tuple(layer for layer in self.plan.layers if layer.name not in sizes)
+
+    @cached_property
     def numbers(self) -> dict[str, int]:
         """The number a layer has in all tables and charts, from 1, by layer."""
-        return {layer.name: number for number, layer in enumerate(self.plan.layers, 1)}
+        return {layer.name: number for number, layer in enumerate(self.layers, 1)}
 
     @cached_property
     def quantized_layers(self) -> int:
         """Layers whose weight or output is quantized."""
-        return sum(self._is_quantized(layer) for layer in self.plan.layers)
+        return sum(self._is_quantized(layer) for layer in self.layers)
 
     @property
     def any_synthetic(self) -> bool:

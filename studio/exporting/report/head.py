@@ -105,7 +105,7 @@ def _cards(content: ReportContent) -> Iterator[Markup]:
         yield _card("Output SQNR", decibels(evaluation.output.sqnr_db), cosine)
     ratio = f"float {size(content.float_bytes)}, {content.compression:.1f} times smaller"
     yield _card("Size", size(content.quantized_bytes), ratio)
-    total = len(content.plan.layers)
+    total = len(content.layers)
     yield _card("Layers quantized", integer(content.quantized_layers), f"of {integer(total)}")
     verification = content.verification
     if verification is None:

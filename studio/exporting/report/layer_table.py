@@ -31,8 +31,8 @@ _NOTHING = "–"
 
 
 def layer_table(content: ReportContent) -> Markup:
-    """One row per layer in execution order; none is left out."""
-    return table(_COLUMNS, (_row(content, layer) for layer in content.plan.layers), "layers tools")
+    """One row per layer in execution order; none but arithmetic of sizes is left out."""
+    return table(_COLUMNS, (_row(content, layer) for layer in content.layers), "layers tools")
 
 
 def _row(content: ReportContent, layer: Layer) -> Row:

@@ -23,6 +23,7 @@ from studio.exporting.report.tables import (
 )
 from studio.exporting.report.tensor_table import placement_table, tensor_table
 from studio.exporting.report.text import integer, plural
+from studio.exporting.report.validation_tables import validation_tables
 from studio.graph.describe import display_shape
 from studio.resource_files import resource
 
@@ -61,8 +62,10 @@ def _sections(content: ReportContent) -> Iterator[tuple[str, tuple[str, Markup]]
     yield "accuracy", ("Accuracy", _accuracy(content))
     yield "quality", ("Quality of the layers", _quality(content))
     yield "ranges", ("Activation ranges", _ranges(content))
-    yield "layers", (f"Layers ({integer(len(content.plan.layers))})", layer_table(content))
+    yield "layers", (f"Layers ({integer(len(content.layers))})", layer_table(content))
     yield "verification", ("Verification", _verification(content))
+    if content.validation is not None:
+        yield "validation", ("Validation", validation_tables(content.validation))
     yield "preparation", ("Preparation", change_table(content))
     yield "warnings", ("Warnings", warning_list(content))
     yield "files", ("Files", file_table(content))

@@ -73,7 +73,7 @@ def range_chart(content: ReportContent) -> Markup:
 
 
 def _ranges(content: ReportContent) -> Iterator[RangeBar]:
-    for layer in content.plan.layers:
+    for layer in content.layers:
         encoding, seen = content.encoding(layer.output), content.observed(layer.output)
         low = high = math.nan
         if encoding is not None and encoding.axis is None:

@@ -27,7 +27,7 @@ def sqnr_chart(content: ReportContent) -> Markup:
     """SQNR of every evaluated layer in graph order, the worst named below; empty without any."""
     layers = [
         SqnrBar(content.numbers[layer.name], content.numbers[layer.name], layer.name, sqnr)
-        for layer in content.plan.layers
+        for layer in content.layers
         if not math.isnan(sqnr := content.sqnr.get(layer.name, math.nan))
     ]
     if not layers:

@@ -7,7 +7,7 @@ from collections import Counter
 from studio.analysis.quality import Evaluation
 from studio.exporting.report.content import ReportContent
 from studio.exporting.report.markup import Cell, Column, Markup, breakable, join, note, table, tag
-from studio.exporting.report.text import how, integer, points
+from studio.exporting.report.text import cut, how, integer, points
 from studio.exporting.summary import EndToEnd, LayerCheck, Verification
 from studio.readable import decibels, percent, share, size
 
@@ -62,7 +62,7 @@ def change_table(content: ReportContent) -> Markup:
     ]
     columns = (Column("Rule"), Column("Layer"), Column("What and why"))
     return join(
-        [summary, table(columns, rows, "changes tools"), _cut(len(rows), len(changes), "The first")]
+        [summary, table(columns, rows, "changes tools"), cut(len(rows), len(changes), "The first")]
     )
 
 
@@ -110,7 +110,7 @@ def check_table(content: ReportContent, verification: Verification) -> Markup:
         Column("Largest (steps)", numeric=True, hint="Largest difference in steps"),
     )
     rows = [_check(content, check) for check in worst[:MOST_CHECKS]]
-    return join([table(columns, rows, "checks tools"), _cut(len(rows), len(worst), "The worst")])
+    return join([table(columns, rows, "checks tools"), cut(len(rows), len(worst), "The worst")])
 
 
 def _check(content: ReportContent, check: LayerCheck) -> tuple[str | Cell, ...]:
@@ -134,10 +134,3 @@ def file_table(content: ReportContent) -> Markup:
     before, after = size(content.float_bytes), size(content.quantized_bytes)
     saved = f"{before} in float, {after} quantized: {content.compression:.1f} times smaller."
     return join([note(f"The model file: {saved}"), table(columns, rows, "names")])
-
-
-def _cut(shown: int, known: int, which: str) -> Markup:
-    """A sentence where a table was cut."""
-    if shown == known:
-        return Markup("")
-    return note(f"{which} {integer(shown)} of {integer(known)} are shown.")

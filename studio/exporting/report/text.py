@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from studio.exporting.report.markup import Markup, note
 from studio.readable import MINUS
 from studio.sim.plan import QuantSpec, Role
 
@@ -17,6 +18,13 @@ def points(value: float) -> str:
 
 def plural(amount: int, noun: str) -> str:
     return f"{integer(amount)} {noun}" if amount == 1 else f"{integer(amount)} {noun}s"
+
+
+def cut(shown: int, known: int, which: str) -> Markup:
+    """A sentence where a table was cut."""
+    if shown == known:
+        return Markup("")
+    return note(f"{which} {integer(shown)} of {integer(known)} are shown.")
 
 
 def how(spec: QuantSpec | None, role: Role) -> str:

@@ -9,8 +9,9 @@ from studio.graph.patterns.attention import ATTENTION
 from studio.graph.patterns.linear import LINEAR
 from studio.graph.patterns.marks import Mark, block_of, float_reason, layer_of
 from studio.graph.patterns.normalization import NORMALIZATIONS
+from studio.graph.patterns.sizes import SIZES, shape_arithmetic
 from studio.graph.patterns.softmax import SOFTMAXES
 
-RECOGNITION = (LINEAR, *NORMALIZATIONS, *ACTIVATIONS, *SOFTMAXES, ATTENTION)
+RECOGNITION = (LINEAR, *NORMALIZATIONS, *ACTIVATIONS, *SOFTMAXES, ATTENTION, SIZES)
 
-__all__ = ["RECOGNITION", "Mark", "block_of", "float_reason", "layer_of"]
+__all__ = ["RECOGNITION", "Mark", "block_of", "float_reason", "layer_of", "shape_arithmetic"]

@@ -54,6 +54,7 @@ class AttentionRule:
         """Mark anew; says which layers and blocks were not marked so before."""
         graph = model.graph
         before = marks.clear(graph, self.name)
+        marks.clear_floats(graph, self.name)
         naming = Naming(graph)
         changes: list[Change] = []
         masks: list[ir.Value] = []

@@ -39,7 +39,8 @@ def float_reason(value: ir.Value) -> str:
 
 
 def _read(node: ir.Node, key: str) -> Mark | None:
-    lines = node.metadata_props.get(key, "").split("\n")
+    text = node.metadata_props.get(key)
+    lines = text.split("\n") if text else ()
     return Mark(*lines) if len(lines) == 3 else None
 
 
@@ -53,20 +54,27 @@ def leave_float(value: ir.Value, reason: str, rule: str) -> None:
 
 
 def clear(graph: ir.Graph, rule: str) -> dict[ir.Node, tuple[str, ...]]:
-    """Remove the marks of `rule`; returns what its nodes said before."""
+    """Remove the marks of `rule` from nodes; returns what each of them said."""
     before: dict[ir.Node, tuple[str, ...]] = {}
     for node in graph:
+        if not node.metadata_props:
+            continue
         for key in (LAYER, BLOCK):
             mark = _read(node, key)
             if mark is not None and mark.rule == rule:
                 before[node] = (*before.get(node, ()), node.metadata_props.pop(key))
-        for value in node.outputs:
-            _clear_value(value, rule)
-    for value in (*graph.inputs, *graph.initializers.values()):
-        _clear_value(value, rule)
     return before
 
 
-def _clear_value(value: ir.Value, rule: str) -> None:
-    if value.metadata_props.get(FLOAT, "").endswith(f"\n{rule}"):
+def clear_floats(graph: ir.Graph, rule: str) -> set[ir.Value]:
+    """Remove the marks of `rule` from values; returns those that had one."""
+    values = [*graph.inputs, *graph.initializers.values()]
+    values += [value for node in graph for value in node.outputs]
+    found = {value for value in values if _leaves_float(value, rule)}
+    for value in found:
         del value.metadata_props[FLOAT]
+    return found
+
+
+def _leaves_float(value: ir.Value, rule: str) -> bool:
+    return value.metadata_props.get(FLOAT, "").endswith(f"\n{rule}")

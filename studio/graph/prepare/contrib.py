@@ -34,9 +34,10 @@ def replace_contrib(model: ir.Model) -> list[Change]:
     """Every com.microsoft operator that standard ones compute exactly becomes those."""
     changes: list[Change] = []
     names: Names | None = None
+    opset = model.opset_imports.get("", 0)
     for node in list(model.graph):
         rewrite = REWRITES.get(node.op_type) if node.domain == DOMAIN else None
-        if rewrite is None:
+        if rewrite is None or opset < SINCE.get(node.op_type, 0):
             continue
         if names is None:
             names = Names(model.graph)
@@ -229,6 +230,9 @@ def _near(node: ir.Node, like: ir.Value, number: float, names: Names) -> ir.Valu
     dtype = np.float32 if like.dtype is None else like.dtype.numpy()
     return add_constant(graph, names.fresh(f"{title(node)}.constant"), np.array(number, dtype))
 
+
+SINCE = {"SkipLayerNormalization": 17}
+"""Opset from which the standard operators exist; before it the operator stays as it is."""
 
 REWRITES: dict[str, Callable[[ir.Node, Names], bool]] = {
     "FusedConv": _fused_conv,

@@ -20,14 +20,17 @@ SMALLEST = 16  # fewer numbers may be equal by chance
 def merge_common(model: ir.Model) -> list[Change]:
     """Of operators that compute the same of the same tensors, the first serves all readers."""
     changes: list[Change] = []
-    first: dict[Hashable, ir.Node] = {}
+    first: dict[Hashable, list[ir.Node]] = {}  # by operator and operands
     graph = model.graph
     for node in list(graph):
-        key = _key(node)
-        if key is None:
+        if node.op_type in RANDOM_OPS or not node.inputs:
             continue
-        other = first.setdefault(key, node)
-        if other is node or any(output.is_graph_output() for output in node.outputs):
+        alike = first.setdefault(_key(node), [])
+        settings = _settings(node) if alike else None
+        other = next((o for o in alike if settings is not None and _settings(o) == settings), None)
+        if other is None:
+            alike.append(node)
+        if other is None or any(output.is_graph_output() for output in node.outputs):
             continue
         changes.append(
             Change("merge common", title(other), f"Computes what {title(node)} did again.")
@@ -41,10 +44,14 @@ def merge_common(model: ir.Model) -> list[Change]:
     return changes
 
 
-def _key(node: ir.Node) -> Hashable | None:
-    """Equal for nodes that compute the same; None if that cannot be said."""
-    if node.op_type in RANDOM_OPS or not node.inputs:
-        return None
+def _key(node: ir.Node) -> Hashable:
+    """Equal for nodes of one operator that read the same."""
+    operands = tuple(0 if value is None else id(value) for value in node.inputs)
+    return (node.domain, node.op_type, operands, len(node.outputs))
+
+
+def _settings(node: ir.Node) -> Hashable | None:
+    """Its attributes, equal for nodes that do the same; None if that cannot be said."""
     attributes: list[Hashable] = []
     for name, attribute in sorted(node.attributes.items()):
         value = attribute.value
@@ -57,8 +64,7 @@ def _key(node: ir.Node) -> Hashable | None:
         ):
             return None
         attributes.append((name, value))
-    operands = tuple(0 if value is None else id(value) for value in node.inputs)
-    return (node.domain, node.op_type, operands, len(node.outputs), *attributes)
+    return tuple(attributes)
 
 
 def merge_equal_weights(model: ir.Model) -> list[Change]:

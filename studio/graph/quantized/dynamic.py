@@ -52,12 +52,14 @@ def lift_dynamic(graph: ir.Graph, names: Names, problems: Problems) -> Expressed
         rule = rules.get(node.op_type)
         if rule is None:
             continue
+        ranged = any(_is_ranged(value) for value in node.inputs)
         try:
-            layers.append(rule(rewriter, node))
+            name = rule(rewriter, node)
         except NotLiftableError as problem:
             problems.setdefault((node.op_type, str(problem)), []).append(node.name or "")
             continue
         result.count(node.op_type)
+        layers += [name] if ranged or node.op_type == "DynamicQuantizeMatMul" else []
     for node in list(graph):
         if is_dequantize(node) and _dynamic_source(node) is not None:
             source = _dynamic_source(node)
@@ -73,6 +75,12 @@ def lift_dynamic(graph: ir.Graph, names: Names, problems: Problems) -> Expressed
             f"are float until you quantize them: inputs of {', '.join(layers[:5])}{more}."
         )
     return result
+
+
+def _is_ranged(value: ir.Value | None) -> bool:
+    """True for integers that are made by DynamicQuantizeLinear."""
+    node = None if value is None else value.producer()
+    return node is not None and node.op_type == "DynamicQuantizeLinear"
 
 
 def _dynamic_source(dequantize: ir.Node) -> ir.Value | None:
@@ -216,7 +224,9 @@ def _matmul(
     )
     output = node.outputs[0]
     new = ir.node("MatMul", [data, operand])
-    new.name = rewriter.names.fresh((node.name or "").removesuffix("_quant"))
+    name = node.name or ""
+    plain = name.removesuffix("_quant")
+    new.name = name if plain == name else rewriter.names.fresh(plain)
     nodes, result = [new], new.outputs[0]
     result.shape, result.dtype = output.shape, ir.DataType.FLOAT
     if bias is not None:

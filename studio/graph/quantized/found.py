@@ -26,15 +26,23 @@ INTEGER_BITS = {
 BITS_NOTE = "quantization.bits"
 """Metadata of a DequantizeLinear node: bits of its integers where they use a part of their type."""
 
+WEIGHT_BITS_NOTE = "quantization.weight_bits"
+"""The same of an integer operator: bits of its weight."""
+
 
 @dataclass(frozen=True, eq=False)
 class FoundQuantization:
     """`real = (integer - zero_point) * scale`, as a file states it for one tensor.
 
-    scale: float32, shape () per tensor or (channels,) along `axis`; positive and finite.
-    zero_point: int64, same shape. bits, signed: the grid. storage_bits: size of the integer type in
-    the file, `bits` or more. integers: those of a constant, only where rounding its float values
+    scale: float32, shape () per tensor, (channels,) along `axis`, or the shape of the blocks of
+    `block_size` values along `axis`; positive and finite. zero_point: int64, same shape. bits,
+    signed: the grid. storage_bits: size of the integer type in the file, `bits` or more (None: the
+    file does not say). integers: those of a constant, only where rounding its float values
     again would not give exactly them (int32 biases beyond 2**24, scales below float32's range).
+
+    The rest is known where an encodings file says it. symmetric: None if that follows from the zero
+    points. strict, unsigned_symmetric, power_of_two: kinds of grids. float_format: numbers of that
+    format instead of integers. integer_scale: int64, low-power blocks.
     """
 
     scale: npt.NDArray[np.float32]
@@ -42,8 +50,15 @@ class FoundQuantization:
     axis: int | None
     bits: int
     signed: bool
-    storage_bits: int
+    storage_bits: int | None
     integers: npt.NDArray[np.int64] | None = None
+    symmetric: bool | None = None
+    strict: bool = False
+    unsigned_symmetric: bool = False
+    power_of_two: bool = False
+    float_format: str | None = None
+    block_size: int | None = None
+    integer_scale: npt.NDArray[np.int64] | None = None
 
 
 class NotLiftableError(Exception):

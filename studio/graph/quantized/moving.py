@@ -59,6 +59,8 @@ def express_moving(graph: ir.Graph, names: Names) -> None:
                 known[node.outputs[0]] = source
             continue
         data = input_of(node, 0)
+        if is_op(node, "Clip") and data in known:  # integers of fewer bits than their type has
+            known[node.outputs[0]] = known[data]
         if not is_op(node, *MOVING_OPS) or data is None:
             continue
         if data in known:
@@ -97,11 +99,16 @@ def _around(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, _Source], name
         if leaves:
             position = next(i for i, value in enumerate(graph.outputs) if value is output)
             graph.outputs[position] = result
-        output.name = names.fresh(name.removesuffix("_quantized") or name)
+        output.name = names.fresh(_plain(name))
         result.name = name
         q.name = names.fresh(f"{output.name}_QuantizeLinear")
         graph.insert_after(node, q)
         known[result] = source
+
+
+def _plain(name: str) -> str:
+    """`name` without what the studio's exporter appends to integers."""
+    return name.removesuffix("_quantized").removesuffix("_saturated") or name
 
 
 def _dequantized(

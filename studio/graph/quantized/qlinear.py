@@ -19,7 +19,12 @@ from studio.graph.edit import (
     input_of,
     int_attribute,
 )
-from studio.graph.quantized.found import INTEGER_BITS, NotLiftableError
+from studio.graph.quantized.found import (
+    BITS_NOTE,
+    INTEGER_BITS,
+    WEIGHT_BITS_NOTE,
+    NotLiftableError,
+)
 
 
 class Rewriter:
@@ -46,6 +51,9 @@ class Rewriter:
         attributes = {} if axis is None else {"axis": axis}
         dq = ir.node("DequantizeLinear", inputs, attributes)
         dq.name = self.names.fresh(f"{value.name}_DequantizeLinear")
+        bits = node.metadata_props.get(WEIGHT_BITS_NOTE)
+        if bits is not None and array_of(value) is not None and value.dtype != ir.DataType.INT32:
+            dq.metadata_props[BITS_NOTE] = bits
         result = dq.outputs[0]
         result.name = self.names.fresh(f"{value.name}_dequantized")
         result.dtype, result.shape = ir.DataType.FLOAT, value.shape
@@ -66,7 +74,9 @@ class Rewriter:
         output = node.outputs[0]
         new = ir.node(op, inputs, attributes)
         new.metadata_props.update(node.metadata_props)
-        new.name = self._plain(node.name or "", "_quant")
+        new.metadata_props.pop(WEIGHT_BITS_NOTE, None)
+        own = node.name or ""
+        new.name = self._plain(own, "_quant") if own.endswith("_quant") else own
         nodes, result = [new], new.outputs[0]
         result.shape, result.dtype = output.shape, ir.DataType.FLOAT
         if scale is None:
@@ -75,7 +85,7 @@ class Rewriter:
         else:
             if array_of(scale) is None:
                 raise NotLiftableError("its scales are computed while the model runs")
-            result.name = self._plain(output.name or "", "_quantized")
+            result.name = self._plain(output.name or "", "_quantized", "_saturated")
             zero_point = zero_point or self._zero(output)
             q = ir.node("QuantizeLinear", [result, scale, zero_point])
             q.name = self.names.fresh(f"{result.name}_QuantizeLinear")
@@ -91,8 +101,11 @@ class Rewriter:
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         return add_constant(self.graph, self.names.fresh(name), array)
 
-    def _plain(self, name: str, ending: str) -> str:
-        return self.names.fresh(name.removesuffix(ending) or name)
+    def _plain(self, name: str, *endings: str) -> str:
+        plain = name
+        for ending in endings:
+            plain = plain.removesuffix(ending)
+        return self.names.fresh(plain or name)
 
     def _zero(self, output: ir.Value) -> ir.Value:
         if output.dtype not in INTEGER_BITS:

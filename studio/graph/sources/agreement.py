@@ -55,7 +55,7 @@ def agreement(model: ir.Model, module: Any, examples: Examples, sizes: OpenSizes
             return Agreement.NONE
     except Exception:  # it refuses what the graph says
         return Agreement.NONE
-    for shapes in _other_shapes(own, sizes.axes - set(shut_axes(model, sizes))):
+    for shapes in _other_shapes(own, sizes, set(shut_axes(model, sizes))):
         try:
             examples.run(module, shapes)
         except Exception:  # the module itself does not take these
@@ -116,16 +116,19 @@ def _same(
 
 
 def _other_shapes(
-    traced: Sequence[tuple[int, ...]], axes: frozenset[Axis]
+    traced: Sequence[tuple[int, ...]], sizes: OpenSizes, shut: set[Axis]
 ) -> list[list[tuple[int, ...]]]:
-    """Other sizes along `axes`: with as many factors of two as traced, and odd ones."""
+    """Other open sizes: with as many factors of two as traced, and odd ones."""
+    axes, batch = sizes.axes - shut, sizes.batch_axes
     if not axes:
         return []
 
     def changed(step: Callable[[int], int]) -> list[tuple[int, ...]]:
         return [
             tuple(
-                size if (place, axis) not in axes else size + (2 if axis == 0 else step(size))
+                size
+                if (place, axis) not in axes
+                else size + (2 if (place, axis) in batch else step(size))
                 for axis, size in enumerate(shape)
             )
             for place, shape in enumerate(traced)

@@ -17,7 +17,9 @@ from studio.graph.sources.interface import (
     forward_parameters,
     named,
     output_names,
+    required_names,
     rows,
+    wants_python_value,
 )
 from studio.graph.sources.source import INPUT_HINT, ExampleInput, ModelSource
 
@@ -68,6 +70,7 @@ def find_examples(module: nn.Module, source: ModelSource) -> Examples:
     Raises InputsNeededError if the module refuses those given, or all that were tried.
     """
     constants, inputs = _constants(module, source)
+    _need_values(module, source, inputs)
     if inputs or (constants and not _still_needed(module, constants)):
         return _accepted(module, inputs, constants, source)
     problem = ""
@@ -89,6 +92,21 @@ def find_examples(module: nn.Module, source: ModelSource) -> Examples:
     )
 
 
+def _need_values(module: nn.Module, source: ModelSource, inputs: tuple[ExampleInput, ...]) -> None:
+    """Raises InputsNeededError if `forward` must be given a number or a text that is not there."""
+    given = {*source.fixed_inputs, *(item.name for item in inputs)}
+    plain = {p.name for p in forward_parameters(module) if wants_python_value(p)}
+    missing = [name for name in required_names(module) if name in plain and name not in given]
+    if not missing:
+        return
+    shapes = inputs or next(guesses(module, [*source.fixed_inputs, *missing]), ())
+    raise InputsNeededError(
+        f"{source.name} needs a value for {', '.join(missing)}, which is no tensor.",
+        f"Give it for good, as --fix {missing[0]}=VALUE on the command line.",
+        rows(module, shapes, source.fixed_inputs),
+    )
+
+
 def shape_text(item: ExampleInput) -> str:
     """`1×3×224×224`, with the type unless that is float32."""
     shape = "×".join(map(str, item.shape)) or "a scalar"
@@ -96,8 +114,6 @@ def shape_text(item: ExampleInput) -> str:
 
 
 def _still_needed(module: nn.Module, constants: Mapping[str, Any]) -> bool:
-    from studio.graph.sources.interface import required_names
-
     return any(name not in constants for name in required_names(module))
 
 

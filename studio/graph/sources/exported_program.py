@@ -56,7 +56,10 @@ def capture_program(source: ModelSource) -> ModelGraph:
     finish(model, [item.name or "" for item in inputs], outputs)
     if len(inputs) == len(model.graph.inputs):
         rename_sizes(model, size_names(inputs, model))
-    return ModelGraph(model, replace(source, inputs=inputs), (), _notes(program, inputs))
+    notes = _notes(program, inputs)
+    if any(item.shape not in [own.shape for own in inputs] for item in source.inputs):
+        notes = (*notes, "The inputs given were not used: the program was exported with its own.")
+    return ModelGraph(model, replace(source, inputs=inputs), (), notes)
 
 
 def _input(program: torch.export.ExportedProgram, name: str) -> ExampleInput | None:

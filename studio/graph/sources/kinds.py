@@ -8,7 +8,7 @@ from pathlib import Path
 
 from studio.errors import ConsentRequiredError, ModelError
 from studio.graph.sources import pickles
-from studio.graph.sources.archive import read_archive, read_entry
+from studio.graph.sources.archive import ZIP_MAGIC, read_archive
 from studio.graph.sources.source import ModelSource
 
 SUFFIXES = (".onnx", ".py", ".pt2", ".pt", ".pth", ".bin", ".ckpt", ".torchscript")
@@ -106,14 +106,14 @@ def kind_of(source: ModelSource) -> Kind:
         return Kind.ONNX  # whose reader says what is wrong
     with path.open("rb") as file:
         head = file.read(64)
-    if head[:4] == b"PK\x03\x04":
+    if head.startswith(ZIP_MAGIC):
         return _in_archive(path)
     if head.startswith(pickles.LEGACY_MAGIC):
         return _pickled(path, pickles.in_file(path))
     if path.suffix == ".safetensors":
         raise weights_only(path)
     if path.suffix in WEIGHTS or path.suffix in (".pt2", ".torchscript", ".pkl"):
-        raise ModelError(f"{path.name} is {_what(head)}.", _way_out(path))
+        raise ModelError(f"{path.name} is {pickles.described(head)}.", _way_out(path))
     return Kind.ONNX
 
 
@@ -122,16 +122,6 @@ def weights_only(path: Path) -> ModelError:
         f"{path.name} holds weights only, not the model's structure.",
         "Open the model's Python code as file.py:factory, and give this file as its weights.",
     )
-
-
-def _what(head: bytes) -> str:
-    if not head:
-        return "empty"
-    if head[:1] == b"\x80":
-        return "a Python pickle, but not one that torch.save has made"
-    if b"pickle" in head or head[:2] == b"\x1f\x8b" or b"ustar" in head:
-        return "an archive of a PyTorch version that is no longer supported"
-    return "no PyTorch file, or a damaged one"
 
 
 def _way_out(path: Path) -> str:
@@ -154,8 +144,7 @@ def _in_archive(path: Path) -> Kind:
     if "constants.pkl" in entries and any(name.startswith("code/") for name in entries):
         return Kind.TORCHSCRIPT
     if "data.pkl" in entries:
-        content = read_entry(path, entries["data.pkl"])
-        return _pickled(path, pickles.in_bytes(content, path.name))
+        return _pickled(path, pickles.in_archive(path, entries))
     raise ModelError(
         f"{path.name} is a zip archive, but not one of PyTorch.",
         "Unpack it and choose the model inside.",

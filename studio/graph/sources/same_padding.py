@@ -22,7 +22,7 @@ CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
 
 def pads_by_size(module: nn.Module, examples: Examples, sizes: OpenSizes) -> bool:
     """True if amounts of padding in front of convolutions change with the open sizes."""
-    inner = {axis for axis in sizes.axes if axis[1] != 0}
+    inner = sizes.axes - sizes.batch_axes
     if not inner:
         return False
     own = [item.shape for item in examples.inputs]

@@ -28,15 +28,16 @@ SPATIAL = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width
 
 @dataclass(frozen=True)
 class OpenSizes:
-    """Axes that may vary; why the batch may not, if it may not."""
+    """Axes that may vary; those among them that are the batch; why it may not, if it may not."""
 
     axes: frozenset[Axis]
     batch_problem: str = ""
+    batch_axes: frozenset[Axis] = frozenset()
 
     @property
     def batch(self) -> OpenSizes:
         """The batch alone."""
-        return OpenSizes(frozenset(a for a in self.axes if a[1] == 0), self.batch_problem)
+        return OpenSizes(self.batch_axes, self.batch_problem, self.batch_axes)
 
 
 def traced_shapes(examples: Examples, open_sizes: OpenSizes) -> list[tuple[int, ...]]:
@@ -46,7 +47,7 @@ def traced_shapes(examples: Examples, open_sizes: OpenSizes) -> list[tuple[int, 
     """
     return [
         tuple(
-            max(size, 2) if axis == 0 and (place, 0) in open_sizes.axes else size
+            max(size, 2) if (place, axis) in open_sizes.batch_axes else size
             for axis, size in enumerate(item.shape)
         )
         for place, item in enumerate(examples.inputs)
@@ -56,24 +57,50 @@ def traced_shapes(examples: Examples, open_sizes: OpenSizes) -> list[tuple[int, 
 def open_sizes(module: nn.Module, examples: Examples, *, batch_only: bool) -> OpenSizes:
     """The axes along which `module` accepts another size than the example's.
 
-    The batch is axis 0 of every input that has the first one's size there. Other axes of equal size
+    The batch is axis 0 of every input that has the first one's size there, or, where the module
+    refuses that, axis 1 of the others, as recurrent states have it. Other axes of equal size
     are varied together first: a picture may have to stay square, a mask as long as the tokens. Axes
     of size 1 are left alone, for they may broadcast.
     """
     shapes = [item.shape for item in examples.inputs]
     if not any(shapes):
         return OpenSizes(frozenset(), "its inputs have no batch dimension")
-    size = next(shape[0] for shape in shapes if shape)
-    batch = [(i, 0) for i, shape in enumerate(shapes) if shape and shape[0] == size]
-    found: set[Axis] = set()
-    problem = _refusal(module, examples, shapes, batch, size + 1 if size > 1 else 2)
-    if not problem:
-        found.update(batch)
-        if size == 1:  # so that the other axes are tried with the batch they are traced with
-            shapes = [(2, *s[1:]) if (i, 0) in batch else s for i, s in enumerate(shapes)]
+    candidates = _batches(shapes)
+    batch, problem = candidates[0], ""
+    for axes in candidates:
+        size = _size_along(shapes, axes)
+        refusal = _refusal(module, examples, shapes, axes, size + 1 if size > 1 else 2)
+        if not refusal:
+            batch, problem = axes, ""
+            break
+        problem = problem or refusal
+    if not problem and _size_along(shapes, batch) == 1:
+        shapes = _with_size(shapes, batch, 2)  # the size that the others are traced with
+    found: set[Axis] = set() if problem else set(batch)
     if not batch_only:
         found |= _others(module, examples, shapes, batch)
-    return OpenSizes(frozenset(found), problem)
+    return OpenSizes(frozenset(found), problem, frozenset() if problem else frozenset(batch))
+
+
+def _batches(shapes: list[tuple[int, ...]]) -> list[list[Axis]]:
+    """What the axes of the batch may be, the usual first."""
+    first = next(shape for shape in shapes if shape)
+    candidates = []
+    for size in first[:2] if len(first) == 3 else first[:1]:
+        usual = [(i, 0) for i, shape in enumerate(shapes) if shape and shape[0] == size]
+        second = [(i, 1) for i, shape in enumerate(shapes) if len(shape) == 3 and shape[1] == size]
+        states = [axis for axis in second if (axis[0], 0) not in usual]
+        later = [axis for axis in second if axis[0] != usual[0][0]] if usual else second
+        rest = [axis for axis in usual if (axis[0], 1) not in later]
+        candidates += [usual, [*usual, *states], [*rest, *later]]
+    return [
+        axes for place, axes in enumerate(candidates) if axes and axes not in candidates[:place]
+    ]
+
+
+def _size_along(shapes: list[tuple[int, ...]], axes: list[Axis]) -> int:
+    place, axis = axes[0]
+    return shapes[place][axis]
 
 
 def _others(
@@ -128,34 +155,43 @@ def _refusal(
     size: int,
 ) -> str:
     """Why `module` does not accept `size` along `axes`; empty if it does."""
-    changed = [list(shape) for shape in shapes]
-    for place, axis in axes:
-        changed[place][axis] = size
     try:
-        examples.run(module, [tuple(shape) for shape in changed])
+        examples.run(module, _with_size(shapes, axes, size))
     except Exception as error:
         return describe(error)
     return ""
 
 
+def _with_size(shapes: list[tuple[int, ...]], axes: list[Axis], size: int) -> list[tuple[int, ...]]:
+    """`shapes` with `size` along `axes`."""
+    changed = [list(shape) for shape in shapes]
+    for place, axis in axes:
+        changed[place][axis] = size
+    return [tuple(shape) for shape in changed]
+
+
 def size_names(inputs: Sequence[ExampleInput], model: ir.Model) -> dict[str, str]:
     """Readable names for the symbols of open sizes: `batch`, `height`, `mask_size_1`."""
     names: dict[str, str] = {}
-    for item, value in zip(inputs, model.graph.inputs, strict=True):
-        for axis, size in enumerate(value.shape or ()):
-            symbol = None if isinstance(size, int) else size.value
-            if not symbol or symbol in names:
-                continue
-            spatial = SPATIAL.get(len(item.shape), ())
-            plain = (
-                "batch"
-                if axis == 0
-                else spatial[axis - 2]
-                if axis >= 2 and axis - 2 < len(spatial)
-                else f"size_{axis}"
-            )
-            own = re.sub(r"\W", "_", f"{item.name}_{plain}")
-            names[symbol] = plain if plain not in names.values() else own
+    sizes = [
+        (item, axis, size)
+        for item, value in zip(inputs, model.graph.inputs, strict=True)
+        for axis, size in enumerate(value.shape or ())
+    ]
+    for item, axis, size in sorted(sizes, key=lambda found: found[1] != 0):  # batches come first
+        symbol = None if isinstance(size, int) else size.value
+        if not symbol or symbol in names:
+            continue
+        spatial = SPATIAL.get(len(item.shape), ())
+        plain = (
+            "batch"
+            if axis == 0
+            else spatial[axis - 2]
+            if axis >= 2 and axis - 2 < len(spatial)
+            else f"size_{axis}"
+        )
+        own = re.sub(r"\W", "_", f"{item.name}_{plain}")
+        names[symbol] = plain if plain not in names.values() else own
     return names
 
 

@@ -57,7 +57,8 @@ class ModelSource:
     needs any: `make(num_classes=10)`. `weights` is an optional `.safetensors` / `.pth` file for
     it. `inputs` are what the model was traced with, `fixed_inputs` the values of inputs that stay
     the same from run to run, `fixed_size` keeps every size but the batch's as traced. `without`
-    names the rules of preparation that are switched off.
+    names the rules of preparation that are switched off. `encodings` is a file that says how the
+    model is quantized, `encodings_partial` that its other tensors follow the settings.
     """
 
     path: Path | None
@@ -68,6 +69,8 @@ class ModelSource:
     fixed_inputs: Mapping[str, Any] = field(default_factory=dict)
     fixed_size: bool = False
     without: tuple[str, ...] = ()
+    encodings: Path | None = None
+    encodings_partial: bool = False
 
     @property
     def is_module(self) -> bool:

@@ -58,9 +58,10 @@ def capture_script(source: ModelSource) -> ModelGraph:
     passed = [name for name in plain if name in (*required_names(module), *source.fixed_inputs)]
     if passed:
         raise ModelError(
-            f"{path.name} takes numbers that are no tensors ({', '.join(passed)}), which"
-            " TorchScript's exporter cannot give it.",
-            WAY_OUT,
+            f"{path.name} takes a plain number besides tensors ({', '.join(passed)}). What"
+            " translates TorchScript can neither pass nor fix one.",
+            "Open the Python code it was made from, as file.py:factory with --fix"
+            f" {passed[0]}=VALUE; or the same model as .onnx, if it is published so.",
         )
     # Fixed inputs become constants of the graph afterwards.
     examples = find_examples(module, replace(source, fixed_inputs={}))
@@ -143,7 +144,8 @@ def _axis_names(examples: Examples, sizes: OpenSizes) -> dict[str, dict[int, str
         for axis in range(len(item.shape)):
             if (place, axis) in sizes.axes:
                 inner = axis >= 2 and axis - 2 < len(spatial)
-                plain = "batch" if axis == 0 else spatial[axis - 2] if inner else f"size_{axis}"
-                own = plain if place == 0 or axis == 0 else f"{item.name}_{plain}"
+                batch = (place, axis) in sizes.batch_axes
+                plain = "batch" if batch else spatial[axis - 2] if inner else f"size_{axis}"
+                own = plain if place == 0 or batch else f"{item.name}_{plain}"
                 named.setdefault(item.name or "", {})[axis] = own
     return named

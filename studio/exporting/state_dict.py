@@ -1,0 +1,120 @@
+"""The quantized weights under the names of the source model, as a PyTorch state dict.
+
+`load_state_dict(load_file(path), strict=False)` makes the source module compute what the prepared
+model computes with its constants rounded. Batch normalization that was folded into a layer becomes
+the identity: weight 1, bias 0 (or the layer's new bias, where the layer has none), mean 0, variance
+1 - epsilon.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from studio import __version__
+from studio.errors import ExportError
+from studio.exporting.source_parameters import Correspondence, Part, source_parameters
+from studio.graph.model import ModelGraph
+from studio.quant.encoding import Encoding
+from studio.sim.plan import Plan
+
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class StateDictSummary:
+    """What a state dict holds: `quantized` parameters, rounded; `folded`: batch normalization ->
+    the weight that holds it ("" where it became a scale and a shift of its own); `left_float`:
+    parameters as they were, with the reason."""
+
+    quantized: tuple[str, ...]
+    folded: Mapping[str, str]
+    left_float: Mapping[str, str]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever loads the file has to know."""
+        notes = []
+        if self.folded:
+            notes.append(
+                f"The state dict has {len(self.folded)} batch normalizations folded into weights; "
+                "they are the identity there. Keep the module in eval mode."
+            )
+        lost = [name for name in self.left_float if name not in self.quantized]
+        if lost:
+            shown = ", ".join(lost[:SHOWN]) + (
+                f" and {len(lost) - SHOWN} more" * (len(lost) > SHOWN)
+            )
+            notes.append(
+                f"{len(lost)} parameters are in the state dict as they were: {shown}. Its metadata "
+                "says why."
+            )
+        return tuple(notes)
+
+
+def write_state_dict(
+    graph: ModelGraph, plan: Plan, encodings: Mapping[str, Encoding], path: Path
+) -> StateDictSummary:
+    """Write the safetensors file at `path`; ExportError if that is not possible."""
+    tensors, summary = state_dict(graph, plan, encodings)
+    if not tensors:
+        raise ExportError(
+            f"{graph.source.file_name} has no floating-point parameters.", "Leave this file out."
+        )
+    from safetensors.numpy import save_file
+
+    metadata = {
+        "format": "pt",
+        "producer": f"quantization-studio {__version__}",
+        "quantized": json.dumps(summary.quantized),
+        "folded": json.dumps(dict(summary.folded)),
+        "left_float": json.dumps(dict(summary.left_float)),
+    }
+    try:
+        save_file(tensors, path, metadata)
+    except OSError as error:
+        raise ExportError(f"Cannot write {path}: {error}.", "Choose another folder.") from error
+    return summary
+
+
+def state_dict(
+    graph: ModelGraph, plan: Plan, encodings: Mapping[str, Encoding]
+) -> tuple[dict[str, np.ndarray], StateDictSummary]:
+    """Parameter of the source -> its array, in its own shape and type; and what was done."""
+    found = source_parameters(graph)
+    captured = graph.captured or graph
+    tensors: dict[str, np.ndarray] = {}
+    quantized: list[str] = []
+    left_float: dict[str, str] = {}
+    for name in captured.initializers:
+        if name in found.lost:
+            tensors[name] = np.ascontiguousarray(captured.constant(name))
+            left_float[name] = found.lost[name]
+        elif name in found.parts:
+            part, own = found.parts[name], captured.constant(name)
+            tensors[name] = _rounded(graph, part, encodings, own)
+            if part.constant in encodings:
+                quantized.append(name)
+            elif part.constant is not None:
+                left_float[name] = plan.tensors[part.constant].reason
+    return tensors, StateDictSummary(tuple(quantized), _shown(found), left_float)
+
+
+def _rounded(
+    graph: ModelGraph, part: Part, encodings: Mapping[str, Encoding], own: np.ndarray
+) -> np.ndarray:
+    if part.constant is None or part.back is None:
+        return np.full(own.shape, part.fill, own.dtype)
+    array = graph.constant(part.constant)
+    if part.constant in encodings:
+        array = encodings[part.constant].quantize_dequantize(array)
+    back = part.back(array) * np.asarray(part.sign, array.dtype)
+    return np.ascontiguousarray(back.reshape(own.shape), own.dtype)
+
+
+def _shown(found: Correspondence) -> dict[str, str]:
+    return dict(found.folded)

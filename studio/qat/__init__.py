@@ -1,0 +1,2 @@
+"""Quantization-aware training: weights, and ranges where asked, trained with fake-quantization in
+the graph."""

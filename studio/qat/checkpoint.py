@@ -1,0 +1,115 @@
+"""Checkpoints of a training: tensors in safetensors, all else in JSON, written as one.
+
+A checkpoint is `state.safetensors` and, written after it, `state.json` with the name of the run it
+belongs to. A process that is killed leaves the last complete pair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from studio.errors import ConfigError
+from studio.whole_files import write_error, write_text
+
+_TENSOR = "tensor:"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`run` names options, data and model; `state` is made of dictionaries with text keys, lists,
+    tensors, numbers, text and None."""
+
+    run: str
+    state: dict[str, Any]
+
+
+def run_name(*parts: str) -> str:
+    """A name that differs for another model, other options or other data."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> None:
+    """Replace the checkpoint in `folder`; ExportError if that is not possible."""
+    from safetensors.torch import save_file
+
+    tensors: dict[str, Tensor] = {}
+    outline = _outline(checkpoint.state, tensors)
+    number = _number(folder) + 1
+    path = folder / f"state-{number}.safetensors"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{path.name}.{os.getpid()}.tmp"
+        save_file(tensors, temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    content = {"version": 1, "run": checkpoint.run, "number": number, "state": outline}
+    write_text(folder / "state.json", json.dumps(content))
+    for old in folder.glob("state-*.safetensors"):
+        if old != path:
+            old.unlink(missing_ok=True)
+
+
+def load(folder: Path) -> Checkpoint | None:
+    """The checkpoint in `folder`, None if there is none; ConfigError if it cannot be read."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = folder / "state.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tensors = load_file(folder / f"state-{int(content['number'])}.safetensors")
+        return Checkpoint(str(content["run"]), _filled(content["state"], tensors))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise ConfigError(
+            f"The checkpoint in {folder} cannot be read: {error}.",
+            "Delete the folder to train from the start.",
+        ) from None
+
+
+def _number(folder: Path) -> int:
+    numbers = [int(path.stem.partition("-")[2]) for path in folder.glob("state-*.safetensors")]
+    return max(numbers, default=0)
+
+
+def _outline(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` for JSON, its tensors put into `tensors` under numbers."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return _TENSOR + name
+    if isinstance(value, dict):
+        # JSON has text keys only; optimizers number their parameters.
+        return {"items": [[key, _outline(item, tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_outline(item, tensors) for item in value]
+    return value
+
+
+def _filled(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, str) and value.startswith(_TENSOR):
+        return tensors[value.removeprefix(_TENSOR)]
+    if isinstance(value, dict):
+        return {key: _filled(item, tensors) for key, item in value["items"]}
+    if isinstance(value, list):
+        return [_filled(item, tensors) for item in value]
+    return value
+
+
+def random_state() -> dict[str, Any]:
+    """What torch's random numbers go on from."""
+    return {"torch": torch.get_rng_state()}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])

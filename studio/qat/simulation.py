@@ -1,0 +1,226 @@
+"""The simulation as a torch module: weights and ranges are its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from studio.graph.model import ModelGraph
+from studio.qat.following import FollowingScale, following
+from studio.qat.options import Ranges
+from studio.quant.dynamic import DynamicFakeQuantizer
+from studio.quant.encoding import Encoding
+from studio.quant.fake_quantize import FakeQuantizer, fake_quantize
+from studio.quant.grid import FloatGrid, Grid
+from studio.quant.learned import LearnedQuantizer, LearnedRange, LearnedScale, lsq_gradient_scale
+from studio.runtime.executor import Executor, Quantizer
+from studio.sim.plan import Plan, Role, TensorPlan
+from studio.sim.quantized_model import QuantizedModel
+from studio.sim.target import load_target
+
+_BIAS = Grid(32, signed=True, symmetric=True)
+
+_NORMS = frozenset(
+    [
+        "BatchNormalization",
+        "GroupNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "RMSNormalization",
+        "SimplifiedLayerNormalization",
+    ]
+)
+
+
+class TrainedSimulation(nn.Module):
+    """Computes what `studio.sim.simulator` computes, with gradients to weights and ranges.
+
+    `forward` takes the inputs by name and returns the outputs in order. `weights` are parameters by
+    initializer name (a dot becomes `|`), float32; `quantizers` those modules that learn a range or
+    follow a weight, by tensor name.
+    """
+
+    def __init__(self, model: QuantizedModel, ranges: Ranges, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self.ranges = ranges
+        self.device = device
+        self.names = [value.name or "" for value in model.graph.outputs]
+        self.quantizers = nn.ModuleDict()
+        self._trained = trained_constants(model.graph, model.plan)
+        rows = model.plan.tensors
+        hooks = {name: hook for name, row in rows.items() if (hook := self._hook(row, device))}
+        readers = {
+            name: row.read_by
+            for name, row in rows.items()
+            if row.read_by is not None and name in hooks
+        }
+        self._executor = Executor(model.graph, device=device, quantize=hooks, quantize_for=readers)
+        self.weights = nn.ParameterDict()
+        for name in self._trained:
+            parameter = nn.Parameter(self._executor.parameters[name].detach())
+            self._executor.parameters[name] = parameter
+            self.weights[_key(name)] = parameter
+        self.quantizers.to(device)
+
+    def forward(self, inputs: Mapping[str, Tensor | np.ndarray]) -> list[Tensor]:
+        values = self._executor.run(inputs, self.names)
+        return [values[name] for name in self.names]
+
+    # --- quantizers -----------------------------------------------------------------------------
+
+    def _hook(self, row: TensorPlan, device: torch.device) -> Quantizer | None:
+        if row.spec is None:
+            return None
+        if row.bias_of is not None:
+            return partial(self._rounded_bias, row.bias_of)
+        spec, shape = row.spec, self.model.graph.value(row.name).shape
+        rank = None if shape is None else len(shape)
+        if row.dynamic:
+            return DynamicFakeQuantizer(spec.grid, spec.axis, spec.block_size, rank)
+        if row.tied_to is not None:
+            return self._tied(row, rank, device)
+        encoding = self.model.encodings[row.name]
+        weight = row.role is Role.WEIGHT and row.name in self._trained
+        observed = row.role in (Role.INPUT, Role.ACTIVATION) and spec.fixed_range is None
+        if _unscaled(encoding.grid) or not (weight or observed):
+            return FakeQuantizer(encoding, rank, device)
+        if not weight and self.ranges is Ranges.FIXED:
+            return FakeQuantizer(encoding, rank, device)
+        if weight and self.ranges in (Ranges.FIXED, Ranges.PACT):
+            assert rank is not None
+            start = torch.tensor(self.model.graph.constant(row.name))
+            quantizer: Quantizer = following(encoding, rank, start)
+        else:
+            values = 1 if shape is None else _values(shape, skip=0 if weight else 1)
+            quantizer = self._learned(encoding, rank, values)
+        if isinstance(quantizer, nn.Module):
+            self.quantizers[_key(row.name)] = quantizer
+        return quantizer
+
+    def _rounded_bias(self, sources: tuple[str, str], bias: Tensor) -> Tensor:
+        """`bias` in steps of input scale times weight scale, as they are now; those of few bits are
+        coarse. (int32 is taken to be wide enough: encodings see to that.)"""
+        scale = (self._scale(sources[0]) * self._scale(sources[1])).detach()
+        highest = float(2**31 - 1)
+        return fake_quantize(bias, scale, -highest, highest, _BIAS)
+
+    def _scale(self, name: str) -> Tensor:
+        """The scale of a tensor now: (), or one a channel."""
+        name = self.model.plan.tensors[name].tied_to or name
+        key = _key(name)
+        quantizer = self.quantizers[key] if key in self.quantizers else None  # noqa: SIM401
+        if isinstance(quantizer, LearnedQuantizer):
+            return quantizer.scale_and_zero_point()[0]
+        if isinstance(quantizer, FollowingScale):
+            return quantizer.scale(self.weights[key])
+        return torch.tensor(self.model.encodings[name].scale, device=self.device)
+
+    def _tied(self, row: TensorPlan, rank: int | None, device: torch.device) -> Quantizer | None:
+        assert row.tied_to is not None
+        if self._only_moves(row):
+            return None  # its values are on the grid already
+        key = _key(row.tied_to)
+        known = self.quantizers[key] if key in self.quantizers else None  # noqa: SIM401
+        return known or FakeQuantizer(self.model.encodings[row.name], rank, device)
+
+    def _only_moves(self, row: TensorPlan) -> bool:
+        producer = self.model.graph.value(row.name).producer()
+        exact = load_target(self.model.config.target).follow_ops.exact
+        if producer is None or producer.op_type not in exact or row.read_by is not None:
+            return False
+        source = producer.inputs[0]
+        origin = None if source is None else self.model.plan.tensors.get(source.name or "")
+        return origin is not None and origin.spec is not None and origin.read_by is None
+
+    def _learned(self, encoding: Encoding, rank: int | None, values: int) -> LearnedQuantizer:
+        channels = max(encoding.scale.size, 1)
+        if self.ranges is Ranges.SCALE:
+            asymmetric = not encoding.grid.symmetric
+            # LSQ's own scale of the gradient: so many values share one scale.
+            share = lsq_gradient_scale(max(values // channels, 1), encoding.grid)
+            return LearnedScale(encoding, rank, learn_zero_point=asymmetric, gradient_scale=share)
+        pact = self.ranges is Ranges.PACT
+        quantizer = LearnedRange(encoding, rank, rounding_term=not pact)
+        if pact:
+            quantizer.minimum.requires_grad_(False)
+        return quantizer
+
+    def learned(self) -> Iterator[tuple[str, LearnedQuantizer]]:
+        """Quantizers that have parameters of their own, by tensor name."""
+        for key, quantizer in self.quantizers.items():
+            if isinstance(quantizer, LearnedQuantizer):
+                yield _name(key), quantizer
+
+    # --- results --------------------------------------------------------------------------------
+
+    def result(self, start: QuantizedModel) -> QuantizedModel:
+        """`start` with the weights and encodings that training found."""
+        return start.changed(constants=self.trained_weights(), encodings=self.trained_encodings())
+
+    def trained_weights(self) -> dict[str, np.ndarray]:
+        """The initializers as they are now, float32."""
+        return {
+            _name(key): parameter.detach().cpu().numpy().copy()
+            for key, parameter in self.weights.items()
+        }
+
+    def trained_encodings(self) -> dict[str, Encoding]:
+        """Encodings that training found: learned ones, and those of weights they followed."""
+        found = {}
+        for key, quantizer in self.quantizers.items():
+            name = _name(key)
+            if isinstance(quantizer, LearnedQuantizer):
+                found[name] = quantizer.encoding()
+            elif isinstance(quantizer, FollowingScale):
+                before = self.model.encodings[name]
+                scale = quantizer.scale(self.weights[key]).detach().cpu().numpy()
+                found[name] = Encoding(
+                    before.grid,
+                    scale.reshape(before.scale.shape).astype(np.float32),
+                    before.zero_point,
+                    before.axis,
+                    before.block_size,
+                )
+        return found
+
+
+def trained_constants(graph: ModelGraph, plan: Plan) -> list[str]:
+    """Initializers that training changes: weights, biases, and what normalization multiplies with
+    and adds; not constants of the computation."""
+    names = [row.name for row in plan.tensors.values() if row.role in (Role.WEIGHT, Role.BIAS)]
+    for node in graph.nodes():
+        slots: Sequence[int] = (1, 2) if node.op_type in _NORMS else ()
+        slots = (1,) if node.op_type == "PRelu" else slots
+        for slot in slots:
+            value = node.inputs[slot] if slot < len(node.inputs) else None
+            if value is not None and value.name in graph.initializers:
+                names.append(value.name or "")
+    return [
+        name
+        for name in dict.fromkeys(names)
+        if name in graph.initializers and graph.constant(name).dtype == np.float32
+    ]
+
+
+def _values(shape: Iterable[object], skip: int) -> int:
+    """Values of a tensor, the first `skip` axes apart, as far as the sizes are known."""
+    known = [size for size in list(shape)[skip:] if isinstance(size, int)]
+    return int(np.prod(known)) if known else 1
+
+
+def _unscaled(grid: Grid | FloatGrid) -> bool:
+    return isinstance(grid, FloatGrid) and grid.format in ("float16", "bfloat16")
+
+
+def _key(name: str) -> str:
+    """`name` as torch allows it for a parameter."""
+    return name.replace(".", "|")
+
+
+def _name(key: str) -> str:
+    return key.replace("|", ".")

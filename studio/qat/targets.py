@@ -1,0 +1,65 @@
+"""Which losses a training makes small, from its options and data."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from studio.data.dataset import Dataset
+from studio.errors import ConfigError, ConsentRequiredError
+from studio.qat.losses import LOSSES, Loss
+from studio.qat.options import QatOptions
+
+
+@dataclass(frozen=True)
+class Objective:
+    """`distillation` is the share of the distance to the float model, `loss` that of the rest."""
+
+    loss: Loss | None
+    distillation: float
+
+
+def objective(options: QatOptions, data: Dataset) -> Objective:
+    """ConfigError for an unknown loss or one that needs labels the data lack;
+    ConsentRequiredError for a function of the user's own without `trust`."""
+    name = options.loss
+    if name == "distillation" or (name == "auto" and not data.has_labels):
+        return Objective(None, 1.0)
+    if name == "auto":
+        name = "cross_entropy"
+    if ":" in name:
+        return Objective(_own(name, options.trust), options.distillation)
+    if name not in LOSSES:
+        known = ", ".join(["auto", *LOSSES, "distillation"])
+        raise ConfigError(f"There is no loss {name!r}.", f"Losses: {known}, or file.py:function.")
+    if not data.has_labels:
+        raise ConfigError(
+            f"The loss {name} needs labels, and {data.name} has none.",
+            "Choose data with labels, or the loss 'distillation'.",
+        )
+    return Objective(LOSSES[name], options.distillation)
+
+
+def _own(text: str, trust: bool) -> Loss:
+    """The function `file.py:function`, run from the user's file."""
+    file, _, function = text.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"There is no file {path} for the loss.", "Check the path.")
+    if not trust:
+        raise ConsentRequiredError(
+            f"The loss {text} is Python code of your own.", "Allow it to run with trust."
+        )
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ConfigError(f"{path} fails: {type(error).__name__}: {error}.", "Mend it.") from None
+    loss = getattr(module, function, None)
+    if not callable(loss):
+        raise ConfigError(f"{path} has no function {function!r}.", "Check the name.")
+    return loss

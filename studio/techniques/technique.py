@@ -1,0 +1,71 @@
+"""What every step that improves a model declares: options, what it needs, and how to run it.
+
+One declaration gives the form in the window, the step of a recipe, the flags of the command line
+and the documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from studio.data.dataset import Dataset
+from studio.jobs.events import CancelToken, Emit
+from studio.sim.quantized_model import QuantizedModel
+
+
+class Options(BaseModel):
+    """Options of a technique. Every field has a default and a description of one line."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a technique did to one layer: a measure before and after, in words its table shows."""
+
+    layer: str
+    what: str
+    before: float | None = None
+    after: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The improved model and what was done, for people. `measure` names what the rows measure."""
+
+    model: QuantizedModel
+    summary: str
+    measure: str = ""
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Data a technique may read: `calibration` for statistics and reconstruction, `training` to
+    train on, `validation` to measure on. `batch_size` is the one the model takes (None: any)."""
+
+    calibration: Dataset
+    training: Dataset
+    validation: Dataset
+    batch_size: int | None = None
+
+
+Run = Callable[[QuantizedModel, Samples, Options, Emit, CancelToken], Outcome]
+
+
+@dataclass(frozen=True)
+class Technique:
+    """A step with a name (`adaround`), a title and one sentence for people.
+
+    `load` gives the function, importing what it needs only then. `calibrated`: needs encodings.
+    """
+
+    name: str
+    title: str
+    description: str
+    options: type[Options]
+    load: Callable[[], Run]
+    calibrated: bool = True

@@ -1,0 +1,174 @@
+"""The state dict under the source's names: loaded into the source, it is our weight-only model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_models
+import source_nets
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+import studio
+from studio.errors import ExportError
+from studio.exporting.state_dict import StateDictSummary, write_state_dict
+from studio.runtime.executor import Executor
+from studio.sim.simulator import simulating_executor
+
+HERE = Path(__file__).parent
+ZOO = HERE.parent / "zoo"
+
+
+def quantized(source: str, shape: tuple[int, ...], config: Any = None) -> studio.QuantSim:
+    text = ",".join(map(str, (1, *shape[1:])))
+    graph = studio.open_model(source, inputs=text, trust=True)
+    return studio.QuantSim(graph, config).calibrate(small_models.numbers(3, *shape))
+
+
+def weight_only(sim: studio.QuantSim, x: torch.Tensor) -> torch.Tensor:
+    """The prepared model with its constants rounded and float activations."""
+    simulated = simulating_executor(sim.graph, sim.plan, sim.encodings)
+    constants = {
+        name: quantizer
+        for name, quantizer in simulated._quantize.items()
+        if name in sim.graph.initializers
+    }
+    assert constants
+    executor = Executor(sim.graph, quantize=constants)
+    name = sim.graph.inputs[0].name or ""
+    with torch.inference_mode():
+        return next(iter(executor.run({name: x}).values())).clone()
+
+
+def loaded(
+    sim: studio.QuantSim, module: nn.Module, path: Path
+) -> tuple[nn.Module, StateDictSummary]:
+    summary = write_state_dict(sim.graph, sim.plan, sim.encodings, path)
+    result = module.load_state_dict(load_file(path), strict=False)
+    assert not result.unexpected_keys
+    assert all(name.endswith("num_batches_tracked") for name in result.missing_keys)
+    return module.eval(), summary
+
+
+def check(sim: studio.QuantSim, module: nn.Module, path: Path, shape: tuple[int, ...]) -> Any:
+    x = torch.from_numpy(small_models.numbers(4, *shape))
+    with torch.inference_mode():
+        before = module(x)
+        expected = weight_only(sim, x)
+        largest = float(before.abs().max())
+        module, summary = loaded(sim, module, path)
+        after = module(x)
+    assert float((expected - before).abs().max()) > 1e-4 * largest  # the weights did change
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-5 * largest)
+    return summary
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_conv_bn_relu(bits: int, tmp_path: Path) -> None:
+    config = studio.QuantConfig().with_defaults(weight_bits=bits)
+    sim = quantized(f"{HERE / 'source_nets.py'}:conv_bn_relu", (6, 3, 8, 8), config)
+    module = source_nets.conv_bn_relu()
+    path = tmp_path / "weights.safetensors"
+    summary = check(sim, module, path, (6, 3, 8, 8))
+    assert summary.folded == {"1": "0.weight"}
+    assert not summary.left_float
+    norm = module[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert (norm.weight == 1).all() and (norm.running_mean == 0).all()
+    assert norm.running_var[0].item() == pytest.approx(1 - norm.eps)
+    assert len(torch.unique(module[0].weight[0])) <= 2**bits
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["folded"]) == {"1": "0.weight"}
+    assert set(json.loads(metadata["quantized"])) == {"0.weight", "1.bias", "5.weight", "5.bias"}
+
+
+def test_every_place_batch_normalization_goes_to(tmp_path: Path) -> None:
+    sim = quantized(f"{HERE / 'source_nets.py'}:everything", (4, 3, 6, 6))
+    summary = check(sim, source_nets.everything(), tmp_path / "w.safetensors", (4, 3, 6, 6))
+    assert summary.folded == {
+        "first_norm": "first.weight",
+        "plain_norm": "plain.weight",
+        "up_norm": "up.weight",
+        "alone": "",
+        "before": "after.weight",
+        "head_norm": "head.weight",
+    }
+    assert set(summary.left_float) == {"norm.weight", "norm.bias"}
+    assert "token.weight" in summary.quantized  # the graph has it transposed
+    assert "6 batch normalizations" in summary.notes[0]
+
+
+def test_a_resnet_of_the_zoo(tmp_path: Path) -> None:
+    from tests.zoo.registry import entries
+
+    (entry,) = (entry for entry in entries() if entry.name == "resnet-basic")
+    shape = (2, *entry.inputs[0].shape[1:])
+    sim = quantized(entry.source, shape)
+    module = zoo_module(entry.file, entry.factory)
+    summary = check(sim, module, tmp_path / "w.safetensors", shape)
+    assert not summary.left_float
+    norms = [n for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    assert sorted(summary.folded) == sorted(norms)
+
+
+def zoo_module(file: str, factory: str) -> nn.Module:
+    import importlib.util
+    import sys
+
+    path = ZOO / file
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec = importlib.util.spec_from_file_location("zoo_under_test", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return getattr(module, factory)().eval()
+
+
+@pytest.mark.parametrize(("net", "lost"), [("merged", {"gain"}), ("shared", {"norm.weight"})])
+def test_what_cannot_be_taken_apart_stays_as_it_was(
+    net: str, lost: set[str], tmp_path: Path
+) -> None:
+    """The module still computes the float model, but for the layers that could be quantized."""
+    sim = quantized(f"{HERE / 'source_nets.py'}:{net}", (4, 3, 6, 6))
+    module = getattr(source_nets, net)()
+    own = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    x = torch.from_numpy(small_models.numbers(4, 4, 3, 6, 6))
+    with torch.inference_mode():
+        before = module(x)
+        module, summary = loaded(sim, module, tmp_path / "w.safetensors")
+        after = module(x)
+    assert lost <= set(summary.left_float)
+    assert all(summary.left_float.values())
+    assert "as they were" in summary.notes[-1]
+    for name in summary.left_float:
+        assert torch.equal(module.state_dict()[name], own[name])
+    assert float((after - before).abs().max()) < 0.05 * float(before.abs().max())
+
+
+def test_the_names_of_an_onnx_file_are_kept(tmp_path: Path) -> None:
+    graph = studio.open_model(small_models.conv_net(tmp_path / "net.onnx"))
+    sim = studio.QuantSim(graph).calibrate(small_models.numbers(20, 8, 3, 6, 6))
+    path = tmp_path / "w.safetensors"
+    summary = write_state_dict(graph, sim.plan, sim.encodings, path)
+    tensors = load_file(path)
+    assert set(tensors) == {"w1", "b1", "w2", "w3", "b3"} == set(summary.quantized)
+    for name in ("w1", "b1", "w3"):
+        expected = sim.encodings[name].quantize_dequantize(graph.constant(name))
+        np.testing.assert_array_equal(tensors[name].numpy(), expected)
+
+
+def test_a_model_without_parameters_is_refused(tmp_path: Path) -> None:
+    graph = studio.open_model(small_models.identity(tmp_path / "net.onnx"))
+    sim = studio.QuantSim(graph)
+    with pytest.raises(ExportError, match="no floating-point parameters"):
+        write_state_dict(graph, sim.plan, {}, tmp_path / "w.safetensors")
