@@ -7,9 +7,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import onnx_ir as ir
 
-from studio.analysis.quality import Accuracy, DistanceMeter, Evaluation, LayerQuality
+from studio.analysis.quality import (
+    Accuracy,
+    DistanceMeter,
+    Evaluation,
+    LayerQuality,
+    OutputQuality,
+)
 from studio.data.dataset import Batch, Dataset
-from studio.errors import DataError
+from studio.errors import DataError, ModelError
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress, Warned
 from studio.quant.encoding import Encoding
@@ -77,7 +83,7 @@ def class_scores(output: np.ndarray) -> np.ndarray | None:
 
 
 class OutputMeter:
-    """A network's first output against a reference: distance, agreement, and accuracy where there
+    """One output of a network against a reference: distance, agreement, and accuracy where there
     are labels."""
 
     def __init__(self) -> None:
@@ -90,9 +96,22 @@ class OutputMeter:
     ) -> None:
         self.distance.add(reference, output)
         expected, scores = class_scores(reference), class_scores(output)
-        if expected is not None and scores is not None:
+        if expected is not None and scores is not None and expected.shape == scores.shape:
             self.agreement.add(expected, scores)
             self.accuracy.add(scores, labels)
+
+
+def tensor_outputs(graph: ModelGraph) -> list[str]:
+    """Names of the outputs that can be measured: all but sequences of tensors. Raises ModelError if
+    there is none."""
+    others = (ir.SequenceType, ir.OptionalType)
+    names = [value.name or "" for value in graph.outputs if not isinstance(value.type, others)]
+    if not names:
+        raise ModelError(
+            "All outputs of the model are sequences of tensors, which cannot be compared.",
+            "Export the model so that it gives tensors.",
+        )
+    return names
 
 
 def first_output(outputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -107,11 +126,13 @@ def simulated_session(graph: ModelGraph, plan: Plan, encodings: Mapping[str, Enc
 
 
 def simulated_name(graph: ModelGraph, plan: Plan, tensor: str) -> str:
-    """Name in the quantized graph of what readers of `tensor` get."""
-    if plan.tensors[tensor].spec is None:
+    """Name in the quantized graph of what readers of `tensor` get who read it rounded."""
+    row = plan.tensors[tensor]
+    if row.spec is None:
         return tensor
     value = graph.value(tensor)
-    return dequantized_name(tensor, value.is_graph_output() and value.producer() is not None)
+    leaves = value.is_graph_output() and value.producer() is not None
+    return dequantized_name(tensor, leaves and row.read_by is None)
 
 
 def evaluate(
@@ -120,6 +141,7 @@ def evaluate(
     encodings: Mapping[str, Encoding],
     data: Dataset,
     *,
+    original: ModelGraph,
     limit: int | None,
     batch_size: int,
     emit: Emit,
@@ -127,20 +149,27 @@ def evaluate(
 ) -> Evaluation:
     """Accuracy where there are labels; distances of outputs and layers always.
 
-    Layer distances are measured on `LAYER_SAMPLES` of the samples. Raises DataError if the data
-    hold no sample.
+    Outputs are compared with those of `original`, the float model that `graph` was before any
+    technique changed its weights; layers with those of `graph` in float, on `LAYER_SAMPLES` of the
+    samples. Raises DataError if the data hold no sample.
     """
     total = min(len(data), limit or len(data))
     layer_total = min(total, LAYER_SAMPLES)
     steps = total + layer_total
-    float_meter, meter = OutputMeter(), OutputMeter()
+    float_meter = OutputMeter()
+    meters = {name: OutputMeter() for name in tensor_outputs(graph)}
+    first, *others = meters
+    meter = meters[first]
     model = insert_qdq(graph, plan, encodings, constants=Constants.FLOAT)
-    reference, simulated = float_session(graph), Session(model, optimizations=Optimizations.FLOAT)
+    reference = float_session(original)
+    simulated = Session(model, optimizations=Optimizations.FLOAT)
     done = 0
     for batch in data.subset(total).batches(batch_size, cancel=cancel):
-        expected = first_output(reference.run(batch.inputs))
-        float_meter.add(expected, expected, batch.labels)
-        meter.add(expected, first_output(simulated.run(batch.inputs)), batch.labels)
+        expected, actual = reference.run(batch.inputs), simulated.run(batch.inputs)
+        float_meter.add(expected[first], expected[first], batch.labels)
+        meter.add(expected[first], actual[first], batch.labels)
+        for name in others:
+            meters[name].add(expected[name], actual[name])
         done += len(batch.indices)
         emit(Progress("Evaluating", done, steps, f"{done} of {total} samples"))
     if not done:
@@ -161,6 +190,10 @@ def evaluate(
         agreement=meter.agreement.result(),
         output=meter.distance.result(),
         layers=layers,
+        outputs=tuple(
+            OutputQuality(name, each.distance.result(), each.agreement.result())
+            for name, each in meters.items()
+        ),
     )
 
 

@@ -144,6 +144,9 @@ def onnxruntime_kernel(graph: ModelGraph, layer: Layer, rounded: Rounded) -> Ker
     op = head.op_type
     if op in ("Conv", "Gemm", "MatMul"):
         return _product(graph, layer, head, rounded)
+    made = [value.name for value in head.outputs if value.name]
+    if len(made) > 1 and op != "Split":
+        return Kernel(Runs.FLOAT, op, f"ONNX Runtime moves integers in a {op} of one output only")
     read = [head.inputs[slot] for slot in op_rules.data_slots(head) if slot < len(head.inputs)]
     data = [value.name or "" for value in read if value is not None]
     if op == "Gather" and rounded.type(data[0], layer).endswith("4"):

@@ -8,7 +8,7 @@ with VNNI (Intel since 2019, AMD since Zen 4) and Arm add in 32 bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,17 @@ def pair_overflows(
             overflow = _overflow(layer.name, matrix)
             found += [overflow] if overflow is not None else []
     return tuple(sorted(found, key=lambda row: -row.pairs))
+
+
+def overflow_note(rows: Sequence[PairOverflow]) -> str:
+    """A sentence on the layers that may saturate, and what can be done; "" if there are none."""
+    if not rows:
+        return ""
+    count = f"{len(rows)} layers" if len(rows) > 1 else "1 layer"
+    return (
+        f"On x86 processors without VNNI {count} may saturate in 16 bits, most of all "
+        f"{rows[0].layer} ({100 * rows[0].pairs:.2g} % of its pairs of products). {HINT}"
+    )
 
 
 def _weight_rows(

@@ -38,12 +38,24 @@ class LayerQuality:
 
 
 @dataclass(frozen=True)
+class OutputQuality:
+    """One output of the quantized network against the same output of the float network.
+
+    agreement: percent of samples with the same top-1 class, None if it is no class score.
+    """
+
+    output: str
+    distance: Distance
+    agreement: float | None
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The simulated model against the float model on the same samples.
 
-    float_accuracy, accuracy: None without labels. agreement: percent of samples with the same
-    top-1 class, None if the output is no class score. `synthetic`: measured on random data, says
-    nothing about real accuracy.
+    float_accuracy, accuracy: of the first output, None without labels. agreement, output: of the
+    first output (`outputs` has all), see `OutputQuality`. `synthetic`: measured on random data,
+    says nothing about real accuracy.
     """
 
     data: str
@@ -54,6 +66,7 @@ class Evaluation:
     agreement: float | None
     output: Distance
     layers: tuple[LayerQuality, ...]
+    outputs: tuple[OutputQuality, ...] = ()
 
 
 class DistanceMeter:
@@ -61,9 +74,13 @@ class DistanceMeter:
 
     def __init__(self) -> None:
         self._signal = self._noise = self._other = self._dot = 0.0
+        self._other_shape = False
 
     def add(self, reference: npt.NDArray, other: npt.NDArray) -> None:
-        """Both of the same shape; `reference` is the float original."""
+        """`reference` is the float original; another shape (of found boxes, say) is no match."""
+        if reference.shape != other.shape:
+            self._other_shape = True
+            return
         x = np.ascontiguousarray(reference, dtype=np.float32).ravel()
         y = np.ascontiguousarray(other, dtype=np.float32).ravel()
         difference = x - y
@@ -73,7 +90,9 @@ class DistanceMeter:
         self._noise += float(np.dot(difference, difference))
 
     def result(self) -> Distance:
-        """The distance over everything added."""
+        """The distance over everything added; -inf dB and 0 if a shape was another one."""
+        if self._other_shape:
+            return Distance(-math.inf, 0.0)
         if self._noise == 0.0:
             return Distance(math.inf, 1.0)
         sqnr = 10 * math.log10(self._signal / self._noise) if self._signal else -math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,19 +11,8 @@ from PySide6.QtGui import QUndoCommand
 if TYPE_CHECKING:
     from studio.app.session import Session
     from studio.project.document import Document
-
-SETTING_NAMES = {
-    "weight_bits": "weight bits",
-    "weight_symmetric": "weight symmetry",
-    "weight_per_channel": "weight granularity",
-    "weight_enabled": "weight quantization",
-    "weight_observer": "weight observer",
-    "act_bits": "activation bits",
-    "act_symmetric": "activation symmetry",
-    "act_enabled": "activation quantization",
-    "act_observer": "activation observer",
-}
-
+    from studio.sim.choices import Choice, Kind, Question
+    from studio.sim.plan import Layer
 
 class EditCommand(QUndoCommand):
     """Goes from one document to another and back."""
@@ -78,25 +68,63 @@ def set_layers(document: Document, names: list[str], **settings: Any) -> Documen
     return document.with_config(config)
 
 
-def set_bits(document: Document, names: list[str], kind: str, bits: int | None) -> Document:
-    """Set the bits of `kind` ("weight" or "act"); None turns quantization of it off."""
-    if bits is None:
-        return set_layers(document, names, **{f"{kind}_enabled": False})
-    return set_layers(document, names, **{f"{kind}_bits": bits, f"{kind}_enabled": True})
+def choose(document: Document, names: list[str], choice: Choice) -> Document:
+    """`document` with the settings of `choice` for the layers `names`."""
+    return set_layers(document, names, **dict(choice.settings))
+
+
+def reset_keys(document: Document, names: list[str], keys: Iterable[str]) -> Document:
+    """The layers `names` without own values of the settings `keys`."""
+    return document.with_config(document.config.with_layers(names, **dict.fromkeys(keys)))
 
 
 def reset_layers(document: Document, names: list[str]) -> Document:
     """The layers `names` without any setting of their own."""
-    nothing = dict.fromkeys(SETTING_NAMES)
-    return document.with_config(document.config.with_layers(names, **nothing))
+    from studio.sim.config import LayerSettings
+
+    return reset_keys(document, names, LayerSettings.model_fields)
 
 
-def describe_edit(names: list[str], key: str, value: Any) -> str:
-    """`Set weight bits of 3 layers to 4`."""
+def questions_of(document: Document, layer: Layer, kind: Kind) -> tuple[Question, ...]:
+    """What can be chosen for `layer` of `document`."""
+    from studio.sim.choices import questions
+    from studio.sim.target import load_target
+
+    return questions(document.graph, load_target(document.config.target), layer, kind)
+
+
+def layers_with(document: Document, names: Iterable[str], key: str) -> list[str]:
+    """Those of `names` for whose layer the setting `key` means something, in execution order."""
+    wanted = set(names)
+    return [
+        layer.name
+        for layer in document.plan.layers
+        if layer.name in wanted and getattr(layer.settings, key) is not None
+    ]
+
+
+def describe_edit(names: list[str], what: str, value: str) -> str:
+    """`Set weight number of 3 layers to int4`."""
     target = names[0] if len(names) == 1 else f"{len(names)} layers"
-    shown = {True: "on", False: "off", None: "off"}.get(value, str(value))
-    if key.endswith("symmetric"):
-        shown = "symmetric" if value else "asymmetric"
-    elif key.endswith("per_channel"):
-        shown = "per channel" if value else "per tensor"
-    return f"Set {SETTING_NAMES[key]} of {target} to {shown}"
+    return f"Set {what} of {target} to {value}"
+
+
+def answer(session: Session, names: Iterable[str], question: Question, choice: Choice) -> bool:
+    """One undoable edit: `choice` for those of the layers `names` that are offered it."""
+    document = session.document
+    if document is None:
+        return False
+    fitting = [
+        name
+        for name in layers_with(document, names, f"{question.kind}_bits")
+        if _is_offered(document, name, question, choice)
+    ]
+    if not fitting:
+        return False
+    words = describe_edit(fitting, question.noun, choice.text)
+    return session.edit(words, lambda document: choose(document, fitting, choice))
+
+
+def _is_offered(document: Document, name: str, question: Question, choice: Choice) -> bool:
+    asked = questions_of(document, document.plan.layer(name), question.kind)
+    return any(item.name == question.name and choice in item.choices for item in asked)

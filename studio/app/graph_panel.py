@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import Qt, Signal
@@ -12,17 +13,23 @@ from studio.app import text
 from studio.app.actions import Actions
 from studio.app.graph import CanvasNode, GraphView
 from studio.app.graph_boxes import Box, Boxes
+from studio.app.layers.columns import number_of
 from studio.app.overlay import bits_color, layer_sqnr, sqnr_scale
 from studio.app.session import Session
+from studio.app.theme import ramp
 from studio.app.widgets import label, menu_button
+from studio.sim.choices import number_text
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from studio.analysis.forecast import LayerForecast
     from studio.project.document import Document
     from studio.sim.plan import Layer, Plan
 
-COLORS = {"none": "none", "bits": "bits", "sqnr": "SQNR"}
+COLORS = {"none": "none", "bits": "bits", "sqnr": "SQNR", "runs": "runs in"}
+RUNS_RAMP = {"float": 0.0, "integer weights": 0.5, "integer": 1.0}
+NOTHING = "—"
 
 
 def badge(layer: Layer, plan: Plan) -> str:
@@ -30,11 +37,25 @@ def badge(layer: Layer, plan: Plan) -> str:
     parts = []
     settings = layer.settings
     if settings.weight_bits is not None and settings.weight_enabled is not False:
-        parts.append(f"W{settings.weight_bits}")
+        parts.append(f"W{_number(settings.weight_format, settings.weight_bits)}")
     tensor = plan.tensors.get(layer.output)
     if tensor is not None and tensor.spec is not None:
-        parts.append(f"A{tensor.spec.grid.bits}")
-    return " ".join(parts) or "—"
+        parts.append(f"A{number_of(tensor.spec.grid)}")
+    return " ".join(parts) or NOTHING
+
+
+def _number(format: str | None, bits: int) -> str:
+    return number_text(format, bits).removeprefix("int")
+
+
+def mark_of(forecasts: Sequence[LayerForecast], badge: str) -> str:
+    """`float` for what is quantized but will run in float; `differs` where the target computes
+    something else than the simulation."""
+    if badge == NOTHING:
+        return ""
+    if any(row.runs.value == "float" for row in forecasts):
+        return "float"
+    return "differs" if any(row.warning for row in forecasts) else ""
 
 
 class GraphPanel(QWidget):
@@ -66,6 +87,7 @@ class GraphPanel(QWidget):
         self.view.toggled.connect(self.toggle)
         session.opened.connect(self._forget)
         session.document_changed.connect(self.refresh)
+        session.forecasts.changed.connect(self.refresh)
         session.selection_changed.connect(lambda names: self._select(names))
         self.refresh()
 
@@ -116,7 +138,7 @@ class GraphPanel(QWidget):
         self.found.setText("")
 
     def set_color(self, name: str) -> None:
-        """Colour by "none", "bits" or "sqnr"."""
+        """Colour by "none", "bits", "sqnr" or "runs"."""
         self._color = name
         self.refresh()
 
@@ -214,6 +236,12 @@ class GraphPanel(QWidget):
                 color = scale.color(min(known))
             elif self._color == "bits" and single is not None:
                 color = bits_color(single.settings.weight_bits or single.settings.act_bits)
+            rows = [self._session.forecasts.layer(layer.name) for layer in parts]
+            forecasts = [row for row in rows if row is not None]
+            if self._color == "runs" and not inside:
+                places = [RUNS_RAMP[r.runs.value] for r in forecasts if r.runs.value in RUNS_RAMP]
+                color = ramp(min(places)) if places else None
+            words = badge(single, document.plan) if single is not None else ""
             is_input = single is not None and single.ops == ("Input",)
             opened = box.opens and box.id in self._opened
             nodes.append(
@@ -221,10 +249,11 @@ class GraphPanel(QWidget):
                     id=box.id,
                     title=box.title,
                     subtitle=box.subtitle,
-                    badge=badge(single, document.plan) if single is not None else "",
+                    badge=words,
+                    mark="" if inside else mark_of(forecasts, words),
                     color=color,
                     shape="io" if is_input else "frame" if opened else "layer",
-                    tooltip=_tip(box, parts, known),
+                    tooltip=_tip(box, parts, known, forecasts),
                     parent=box.parent,
                     toggle=box.opens,
                 )
@@ -238,6 +267,8 @@ class GraphPanel(QWidget):
             self.view.set_legend("SQNR in dB", f"{scale.low:.0f}", f"{scale.high:.0f}")
         elif self._color == "bits":
             self.view.set_legend("bits", "2", "8 +")
+        elif self._color == "runs" and self._session.forecasts.current is not None:
+            self.view.set_legend("runs in", "float", "integers")
         else:
             self.view.clear_legend()
 
@@ -287,7 +318,9 @@ def _unprepared(document: Document | None) -> ir.Model | None:
     return captured.ir if captured is not None else None
 
 
-def _tip(box: Box, parts: list[Layer], sqnr: list[float]) -> str:
+def _tip(
+    box: Box, parts: list[Layer], sqnr: list[float], forecasts: Sequence[LayerForecast]
+) -> str:
     lines = [box.subtitle, box.title]
     if len(parts) > 1:
         lines.append(f"{len(parts)} layers")
@@ -297,4 +330,7 @@ def _tip(box: Box, parts: list[Layer], sqnr: list[float]) -> str:
         lines.append(f"{'Lowest ' if len(parts) > 1 else ''}SQNR {text.decibels(min(sqnr))}")
     if len(parts) == 1 and parts[0].note:
         lines.append(parts[0].note)
+    for row in forecasts if len(parts) == 1 else ():
+        words = ". ".join(part.rstrip(".") for part in (row.reason, row.hint, row.warning) if part)
+        lines.append(f"Runs in {row.runs.value}" + (f": {words}" if words else ""))
     return "\n".join(lines)

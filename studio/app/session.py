@@ -18,10 +18,12 @@ from PySide6.QtGui import QUndoStack
 
 from studio.app import tasks
 from studio.app.edits import EditCommand
+from studio.app.forecasts import Forecasts
 from studio.errors import CancelledError, StudioError
 from studio.jobs import CancelToken, Emit, Job, JobState, Progress, TensorRanges, Warned
 
 if TYPE_CHECKING:
+    from studio.exporting.options import ExportOptions
     from studio.project.document import Document
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Session(QObject):
         self.live_ranges: TensorRanges | None = None
         self.live_progress: Progress | None = None
         self.selection: tuple[str, ...] = ()
+        self.forecasts = Forecasts(self)
         self._then: Callable[[Any], None] | None = None
         self._results_unsaved = False
         self._asides: list[
@@ -219,6 +222,21 @@ class Session(QObject):
             self.job.cancel()
             self.job_changed.emit()
 
+    @property
+    def paused(self) -> bool:
+        """True while the job waits to be resumed."""
+        return self.job is not None and self.job.paused
+
+    def toggle_pause(self) -> None:
+        """Let the job wait at its next batch, or go on."""
+        if self.job is None or self.job.cancelling:
+            return
+        if self.job.paused:
+            self.job.resume()
+        else:
+            self.job.pause()
+        self.job_changed.emit()
+
     def poll(self) -> None:
         """Hand out what happened since the last tick: the newest of each kind, once."""
         job = self.job
@@ -328,8 +346,19 @@ class Session(QObject):
     def evaluate(self) -> bool:
         return self._step("Evaluating", tasks.evaluate)
 
-    def export(self, folder: Path) -> bool:
-        return self._step("Exporting", lambda document: tasks.export(document, folder))
+    def export(self, folder: Path, options: ExportOptions | None = None) -> bool:
+        return self._step("Exporting", lambda document: tasks.export(document, folder, options))
+
+    def load_encodings(self, path: Path, partial: bool) -> bool:
+        """Quantize the model as the file at `path` says, as one undoable edit."""
+        before = self.document
+        if before is None:
+            return False
+
+        def loaded(document: Document) -> None:
+            self.undo_stack.push(EditCommand(self, f"Load {path.name}", before, document))
+
+        return self.start("Loading encodings", tasks.load_encodings(before, path, partial), loaded)
 
     def save(self, path: Path) -> bool:
         def saved(document: Document) -> None:

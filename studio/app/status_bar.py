@@ -40,6 +40,10 @@ class TimeLeft:
             return None
         return elapsed / done * (progress.total - progress.done)
 
+    def waited(self, seconds: float) -> None:
+        """Leave a pause of `seconds` out of the pace."""
+        self._start += seconds
+
 
 def resident_bytes() -> int:
     """Memory of this process; 0 where the system does not say."""
@@ -72,12 +76,17 @@ class StatusBar(QWidget):
         self.cancel.setAccessibleName("Cancel the running step")
         self.cancel.setToolTip("Stop; the document stays as it was  (Shift+F5)")
         self.cancel.clicked.connect(session.cancel)
+        self.pause = QPushButton("Pause")
+        self.pause.setProperty("role", "chip")
+        self.pause.clicked.connect(session.toggle_pause)
+        self._paused_at = 0.0
         self.machine = label("", "muted")
         layout = QHBoxLayout(self)
         layout.setContentsMargins(12, 5, 12, 5)
         layout.setSpacing(12)
         layout.addWidget(self.title)
         layout.addWidget(self.bar)
+        layout.addWidget(self.pause)
         layout.addWidget(self.cancel)
         layout.addWidget(self.detail, 1)
         layout.addWidget(self.machine)
@@ -101,18 +110,46 @@ class StatusBar(QWidget):
         self.setVisible(running or self._session.document is not None)
         self.bar.setVisible(running)
         self.cancel.setVisible(running)
-        self.detail.setText("")
+        self.pause.setVisible(running)
         if job is None:
+            self._paused_at = 0.0
+            self.detail.setText("")
             if self.title.text().startswith("Cancelling"):
                 self.title.setText("Cancelled. Nothing was changed.")
             return
         self.cancel.setEnabled(not job.cancelling)
+        self.pause.setEnabled(not job.cancelling)
+        if self._show_pause(job.paused, job.cancelling):
+            return
         if not job.cancelling:
             self._started = job.started
+        self.detail.setText("")
         self._left = TimeLeft() if not job.cancelling else self._left
         self.title.setText("Cancelling…" if job.cancelling else self._session.job_step)
         if not job.cancelling:
             self.bar.setRange(0, 0)
+
+    def _show_pause(self, paused: bool, cancelling: bool) -> bool:
+        """What the pause button says; True if the job was only paused or resumed."""
+        before, now = self._paused_at, time.monotonic()
+        step = self._session.job_step
+        self.pause.setText("Resume" if paused else "Pause")
+        name = "Go on with the running step" if paused else "Pause the running step"
+        self.pause.setAccessibleName(name)
+        self.pause.setToolTip(f"{name}  (F7)")
+        if paused and not before:
+            self._paused_at = now
+            self.title.setText(f"{step}: paused")
+            if self.bar.maximum() == 0:  # moves to and fro
+                self.bar.setRange(0, 1)
+            return True
+        if before and not paused and not cancelling:
+            self._paused_at = 0.0
+            self._left.waited(now - before)
+            self._started += now - before
+            self.title.setText(step)
+            return True
+        return bool(paused and before)
 
     def _show(self, progress: Progress) -> None:
         self.bar.setRange(0, progress.total)

@@ -16,9 +16,13 @@ from studio.graph.sources.source import ModelSource
 from studio.jobs import CancelToken, Emit, Progress
 
 if TYPE_CHECKING:
+    from studio.analysis.forecast import Forecast
     from studio.analysis.validation import Validation
+    from studio.exporting.encodings import MatchReport
+    from studio.exporting.options import ExportOptions
     from studio.project.document import Document
     from studio.project.validation import Measured
+    from studio.quant.observers.compare import ObserverResult
 
 Work = Callable[[Emit, CancelToken], Any]
 
@@ -114,13 +118,96 @@ def evaluate(document: Document) -> Work:
     return work
 
 
-def export(document: Document, folder: Path) -> Work:
+def export(document: Document, folder: Path, options: ExportOptions | None = None) -> Work:
     def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.exporting.options import DEFAULTS
         from studio.project import steps
 
         leave_one_core()
         current = steps.refresh_encodings(document, emit=emit, cancel=cancel)
-        return steps.export(current, folder, emit=emit, cancel=cancel)
+        chosen = options or DEFAULTS
+        return steps.export(current, folder, options=chosen, emit=emit, cancel=cancel)
+
+    return work
+
+
+def forecast(document: Document) -> Work:
+    """How the document's target will run each layer."""
+
+    def work(emit: Emit, cancel: CancelToken) -> Forecast:
+        from studio.analysis.forecast import forecast
+        from studio.sim.target import load_target
+
+        target = load_target(document.config.target)
+        encodings = document.encodings if document.calibrated else None
+        return forecast(document.graph, document.plan, target, encodings)
+
+    return work
+
+
+def match_encodings(document: Document, path: Path) -> Work:
+    """How the encodings file at `path` fits the document's model; nothing is changed."""
+
+    def work(emit: Emit, cancel: CancelToken) -> MatchReport:
+        from studio.exporting.encodings import match_encodings, read_encodings
+        from studio.sim.config import QuantConfig
+        from studio.sim.placement import place
+
+        emit(Progress("Reading encodings", 0, 0, path.name))
+        file = read_encodings(path)
+        cancel.check()
+        config = QuantConfig(target=document.config.target, source_encodings=False)
+        return match_encodings(file, document.graph, place(document.graph, config))
+
+    return work
+
+
+def load_encodings(document: Document, path: Path, partial: bool) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.project.load_encodings import load_encodings
+
+        return load_encodings(document, path, partial=partial, emit=emit, cancel=cancel)[0]
+
+    return work
+
+
+def compare_observers(document: Document, tensor: str) -> Work:
+    """What every calibration method makes of `tensor`, an activation or a constant."""
+
+    def work(emit: Emit, cancel: CancelToken) -> tuple[ObserverResult, ...]:
+        from studio.quant.observers.compare import (
+            compare_activation_observers,
+            compare_weight_observers,
+        )
+
+        row = document.plan.tensors[tensor]
+        spec = row.spec
+        if spec is None:
+            return ()
+        statistics = document.calibration.statistics if document.calibration is not None else {}
+        if tensor in statistics:
+            return compare_activation_observers(statistics[tensor], spec.grid, spec.percentile)
+        if tensor not in document.graph.initializers:
+            return ()
+        return compare_weight_observers(
+            document.graph.constant(tensor),
+            spec.grid,
+            spec.axis,
+            percent=spec.percentile,
+            block_size=spec.block_size,
+            lpbq=spec.lpbq,
+        )
+
+    return work
+
+
+def matching_layers(document: Document, patterns: tuple[str, ...]) -> Work:
+    """Pattern -> names of the layers it matches."""
+
+    def work(emit: Emit, cancel: CancelToken) -> dict[str, tuple[str, ...]]:
+        from studio.sim.matching import matching_layers
+
+        return matching_layers(document.graph, document.config, patterns)
 
     return work
 

@@ -7,6 +7,7 @@ from PySide6.QtWidgets import QHBoxLayout, QMenu, QSplitter, QVBoxLayout, QWidge
 
 from studio.app import reports
 from studio.app.actions import Actions
+from studio.app.forecast_panel import ForecastPanel
 from studio.app.graph_panel import GraphPanel
 from studio.app.inspector.panel import InspectorPanel
 from studio.app.layers.panel import LayersPanel
@@ -53,6 +54,7 @@ class Workspace(QWidget):
         )
         self.preparation = PreparationPanel(session)
         self.validation = ValidationPanel(session)
+        self.forecast = ForecastPanel(session)
         self.problems = TextTable("Problems", reports.PROBLEM_TITLES, (110,), "No problems.")
         self.log = LogPanel(actions)
         self.inspector = InspectorPanel(session)
@@ -60,7 +62,9 @@ class Workspace(QWidget):
         self.validation.counted.connect(
             lambda count: self.bottom.set_title("validation", f"Validation {count}")
         )
-        for table in (self.tensors, self.preparation, self.validation):
+        self.forecast.counted.connect(self._show_float_count)
+        self._show_float_count(0)
+        for table in (self.tensors, self.preparation, self.validation, self.forecast):
             table.layer_chosen.connect(lambda name: session.select((name,)))
         self.layers.sizes.toggled.connect(self.graph.show_sizes)
         self.graph.activated.connect(self._edit_layer)
@@ -84,6 +88,7 @@ class Workspace(QWidget):
         self.bottom.add("tensors", "Tensors", self.tensors, self.tensors.bar)
         self.bottom.add("preparation", "Preparation", self.preparation, self.preparation.bar)
         self.bottom.add("validation", "Validation", self.validation, self.validation.bar)
+        self.bottom.add("forecast", "Forecast", self.forecast, self.forecast.bar)
         self.bottom.add("problems", "Problems", self.problems, self.problems.bar)
         self.bottom.add("log", "Log", self.log, self.log.bar)
         self.bottom.shown.connect(lambda _name: self._refresh_tables())
@@ -113,6 +118,9 @@ class Workspace(QWidget):
         layout.setSpacing(0)
         layout.addWidget(self.top_bar)
         layout.addLayout(row, 1)
+
+    def _show_float_count(self, count: int) -> None:
+        self.bottom.set_title("forecast", f"Forecast {count} float" if count else "Forecast")
 
     def _edit_layer(self, name: str) -> None:
         """Go from a box of the graph to its row."""

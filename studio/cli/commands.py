@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from studio.data.preprocess import Preprocess
     from studio.exporting.options import ExportOptions
     from studio.project.document import DataSettings, Document
+    from studio.project.recipe import TechniqueStep
     from studio.sim.config import QuantConfig
 
 AS_IN_FILE = (
@@ -47,6 +48,34 @@ def targets(options: argparse.Namespace) -> int:
     else:
         print_table(("target", "what"), [(t.name, f"{t.title}: {t.description}") for t in found])
     return 0
+
+
+def techniques(options: argparse.Namespace) -> int:
+    from studio.project.techniques import TECHNIQUES
+
+    if options.json:
+        print_json(
+            [
+                {
+                    "name": item.name,
+                    "title": item.title,
+                    "description": item.description,
+                    "options": item.options.model_json_schema(),
+                }
+                for item in TECHNIQUES.values()
+            ]
+        )
+        return 0
+    for item in TECHNIQUES.values():
+        print(f"{item.name}: {item.title}. {item.description}")
+        fields = item.options.model_fields.items()
+        rows = [(name, _default(field.default), field.description or "") for name, field in fields]
+        print_table(("option", "default", "what"), rows)
+    return 0
+
+
+def _default(value: Any) -> str:
+    return "" if value is None or value == () else str(value)
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -77,9 +106,14 @@ def quantize(options: argparse.Namespace) -> int:
         update={
             "calibration_size": options.calibration_size,
             "evaluation_size": options.evaluation_size,
+            "training_path": options.training_data,
         }
     )
-    steps = ["calibrate", *([] if options.no_evaluate else ["evaluate"]), "export"]
+    from studio.project.techniques import parse_step
+
+    improvements = [parse_step(text) for text in options.improve]
+    evaluated = [] if options.no_evaluate else ["evaluate"]
+    steps: list[str | TechniqueStep] = ["calibrate", *improvements, *evaluated, "export"]
     return _quantize(document, data, steps, options.out, files, options.json)
 
 
@@ -100,7 +134,7 @@ def run_recipe(options: argparse.Namespace) -> int:
 def _quantize(
     document: Document,
     data: DataSettings,
-    steps: list[str],
+    steps: list[str | TechniqueStep],
     out: Path,
     files: ExportOptions,
     as_json: bool,
@@ -109,11 +143,20 @@ def _quantize(
 
     from studio.jobs.events import Warned
     from studio.project import steps as do
+    from studio.project.recipe import TechniqueStep
+    from studio.project.techniques import apply_technique, parse_options
 
+    chosen = {
+        index: parse_options(step.technique, step.options)
+        for index, step in enumerate(steps)
+        if isinstance(step, TechniqueStep)
+    }  # before the work that a wrong one would be too late after
     document = replace(document, data=data)
     with ProgressLine(as_json) as emit:
-        for step in steps:
-            if step == "calibrate" and document.from_file and document.calibrated:
+        for index, step in enumerate(steps):
+            if isinstance(step, TechniqueStep):
+                document = apply_technique(document, step.technique, chosen[index], emit=emit)
+            elif step == "calibrate" and document.from_file and document.calibrated:
                 emit(Warned(AS_IN_FILE))
             elif step == "calibrate":
                 document = do.calibrate(document, emit=emit)

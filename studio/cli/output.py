@@ -16,7 +16,7 @@ from studio.readable import decibels, size
 
 if TYPE_CHECKING:
     from studio.analysis.quality import Accuracy, Evaluation
-    from studio.exporting.summary import ExportSummary, Verification
+    from studio.exporting.summary import ExportSummary, RuntimeCheck, Verification
 
 
 class ProgressLine:
@@ -139,6 +139,8 @@ def print_export(summary: ExportSummary) -> None:
 
 def print_verification(verification: Verification) -> None:
     """The verdict and the figures behind it."""
+    from studio.analysis.pair_overflow import overflow_note
+
     verdict = "equal to the simulation" if verification.passed else "DIFFERENT from the simulation"
     print(f"\nVerified in onnxruntime on {verification.samples} samples: {verdict}")
     print(
@@ -154,7 +156,40 @@ def print_verification(verification: Verification) -> None:
             f"  end to end, optimisations {'on ' if end.optimizations else 'off'}: SQNR "
             f"{decibels(end.distance.sqnr_db)}, cosine {end.distance.cosine:.5f}{agreement}"
         )
+    for output in verification.outputs[1:]:
+        print(
+            f"  {output.output}: SQNR {decibels(output.plain.distance.sqnr_db)} without, "
+            f"{decibels(output.optimized.distance.sqnr_db)} with optimisations"
+        )
+    if verification.outputs:
+        itself = verification.outputs[0].itself.distance.sqnr_db
+        print(f"  onnxruntime with optimisations on against off: SQNR {decibels(itself)}")
+    if verification.refused:
+        print(f"  without integer kernels: {verification.refused}")
     print(
         f"  onnxruntime runs {verification.integer_nodes} nodes in integer kernels, "
         f"{verification.float_nodes} convolutions or matrix products in float"
     )
+    for check in verification.not_as_forecast:
+        print(
+            f"  not as forecast: {check.layer} runs in {check.runs} ({check.kernel}), forecast "
+            f"was {check.forecast} ({check.forecast_kernel})"
+        )
+    latency = verification.latency
+    if latency is not None:
+        print(
+            f"  latency on one thread, {latency.samples} samples: {latency.quantized_ms:.2f} ms "
+            f"quantized, {latency.float_ms:.2f} ms float, ratio {latency.ratio:.2f}"
+        )
+    if verification.pair_overflows:
+        print(f"  {overflow_note(verification.pair_overflows)}")
+    for runtime in verification.other_runtimes:
+        print(f"  {_other_runtime(runtime)}")
+
+
+def _other_runtime(check: RuntimeCheck) -> str:
+    if check.distance is None:
+        return f"{check.runtime}: {check.problem}; to run it elsewhere: {check.command}"
+    agreement = "" if check.agreement is None else f", top-1 agreement {check.agreement:.1f} %"
+    distance = decibels(check.distance.sqnr_db)
+    return f"{check.runtime} {check.version}: SQNR {distance}{agreement}"

@@ -18,6 +18,7 @@ COMMANDS = (
     "run",
     "demo",
     "targets",
+    "techniques",
     "open",
 )
 
@@ -96,6 +97,19 @@ def build_parser() -> argparse.ArgumentParser:
     quantize.add_argument(
         "--evaluation-size", type=_count, metavar="N", help="samples to evaluate on (default: all)"
     )
+    quantize.add_argument(
+        "--improve",
+        action="append",
+        default=[],
+        metavar="TECHNIQUE[:KEY=VALUE,...]",
+        help="a technique to apply after calibration, in order; see quant-studio techniques",
+    )
+    quantize.add_argument(
+        "--training-data",
+        type=Path,
+        metavar="PATH",
+        help="other data to calibrate and train on; --data is then for evaluation alone",
+    )
     quantize.add_argument("--no-evaluate", action="store_true", help="skip the evaluation")
     quantize.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder for the artifacts"
@@ -137,6 +151,10 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("out/digits"), metavar="DIR")
     _add_common(demo)
     demo.set_defaults(run=commands.demo)
+
+    techniques = commands_parser.add_parser("techniques", help="list the techniques, their options")
+    _add_common(techniques)
+    techniques.set_defaults(run=commands.techniques)
 
     targets = commands_parser.add_parser("targets", help="list the targets")
     _add_common(targets)

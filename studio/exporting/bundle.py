@@ -34,6 +34,7 @@ from studio.runtime.shapes import measured_shapes
 from studio.sim.config import QuantConfig
 from studio.sim.found import uses_file
 from studio.sim.plan import Plan, require_possible
+from studio.sim.qdq import Storage
 from studio.sim.target import Target, load_target
 from studio.whole_files import staged_folder
 
@@ -89,7 +90,9 @@ def export_bundle(
                 staging / MODEL,
                 (batch.inputs for batch in batches),
                 len(subset),
+                storage=Storage(form.weight_storage_bits, form.activation_storage_bits),
                 float_path=staging / FLOAT_MODEL,
+                other_runtimes=True,
                 emit=emit,
                 cancel=cancel,
             )

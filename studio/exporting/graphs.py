@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -88,7 +89,9 @@ def _storage(graph: ModelGraph, plan: Plan, form: ExportForm) -> Storage:
     )
     opset = form.opset
     if opset is None:
-        needed = required_opset(plan, storage)
+        needed = required_opset(plan, replace(storage, contrib=False))
+        if needed > form.rule.opset_maximum:
+            needed = required_opset(plan, storage)
         if needed > form.rule.opset_maximum:
             rows = [row for row in plan.tensors.values() if row.spec is not None]
             worst = max(rows, key=lambda row: needed_opset(row, storage)[0])
@@ -99,13 +102,7 @@ def _storage(graph: ModelGraph, plan: Plan, form: ExportForm) -> Storage:
             )
         lowest = max(graph.opset, needed, form.rule.opset_minimum)
         opset = min(lowest, form.rule.opset_maximum)
-    return Storage(
-        storage.weight_bits,
-        storage.activation_bits,
-        storage.float_bias,
-        opset,
-        storage.contrib,
-    )
+    return replace(storage, opset=opset)
 
 
 def _refuse_zero_points(plan: Plan, encodings: Mapping[str, Encoding]) -> None:

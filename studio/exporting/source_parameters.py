@@ -156,7 +156,7 @@ class _Search:
             return False
         if not _close(found.new_bias, found.old_bias * scale + shift):
             return False
-        return self._accept(bn, found, identity)
+        return self._accept(bn, found, identity, behind=True)
 
     def _folded_before(
         self, bn: ir.Node, scale: np.ndarray, shift: np.ndarray, identity: _Identity
@@ -165,6 +165,8 @@ class _Search:
         found = self._layer(uses[0].node) if len(uses) == 1 else None
         if found is None or not found.bias_parameter:
             return False
+        if not found.old_bias.any() and not self.graph.source.is_module:
+            return False  # the bias may be one that an exporter put there
         old, new = found.old_weight, found.new_weight
         out = op_rules.channel_axis(found.now)
         if out is None or old.ndim < 2 or old.shape[1 - out] != scale.size:
@@ -177,21 +179,26 @@ class _Search:
             return False
         if not _close(found.new_bias, found.old_bias + added):
             return False
-        return self._accept(bn, found, identity)
+        return self._accept(bn, found, identity, behind=False)
 
-    def _accept(self, bn: ir.Node, found: _Layer, identity: _Identity) -> bool:
+    def _accept(self, bn: ir.Node, found: _Layer, identity: _Identity, *, behind: bool) -> bool:
         weight = self.views[found.weight]
         self.parts[weight.parameter] = Part(found.weight, weight.back)
         self.parts |= identity.parts()
         if found.bias:
             bias = Part(found.bias, lambda array: array.reshape(-1))
-            if found.bias_parameter:
+            # A bias of zeros may be one that an exporter put there, which the source does not have.
+            zeros = behind and identity.beta and not found.old_bias.any()
+            own = found.bias_parameter and not zeros
+            if own:
                 shape = self.captured.constant(found.bias_parameter).shape
                 self.parts[found.bias_parameter] = Part(found.bias, lambda a: a.reshape(shape))
             elif identity.beta:
                 self.parts[identity.beta] = bias
             else:
                 self.parts[identity.mean] = Part(found.bias, bias.back, sign=-1.0)
+            if found.bias_parameter and not own:
+                self.parts[found.bias_parameter] = Part(fill=0.0)
         self.folded[_module(identity, bn)] = weight.parameter
         return True
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.analysis.kernel_rules import Runs
+from studio.analysis.pair_overflow import PairOverflow
 from studio.analysis.quality import Distance
 
 FLOAT_LAYER_DB = 30.0
@@ -121,6 +122,7 @@ class Verification:
     scales, zero points and weights in the file that are not those of the encodings.
     wrong_bias_scales: biases whose scale is not exactly input scale times weight scale. refused:
     why onnxruntime does not take the file with integer kernels; `optimized` is then without them.
+    pair_overflows: layers that may saturate on x86 processors without VNNI.
     """
 
     samples: int
@@ -136,6 +138,7 @@ class Verification:
     kernels: tuple[KernelCheck, ...] = ()
     latency: Latency | None = None
     other_runtimes: tuple[RuntimeCheck, ...] = ()
+    pair_overflows: tuple[PairOverflow, ...] = ()
     refused: str = ""
 
     @property

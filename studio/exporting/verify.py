@@ -15,14 +15,16 @@ import numpy as np
 import onnx
 import torch
 
-from studio.analysis.evaluate import OutputMeter
+from studio.analysis.evaluate import OutputMeter, tensor_outputs
 from studio.analysis.forecast import Forecast, forecast
+from studio.analysis.pair_overflow import pair_overflows
 from studio.errors import ModelError
 from studio.exporting.kernels import LayerKernel, count_kernels, layer_kernels
 from studio.exporting.latency import measure_latency
 from studio.exporting.layer_checks import LayerComparison
+from studio.exporting.other_runtimes import check_other_runtimes
 from studio.exporting.stored_constants import different_constants, wrong_bias_scales
-from studio.exporting.summary import EndToEnd, KernelCheck, OutputCheck, Verification
+from studio.exporting.summary import EndToEnd, KernelCheck, OutputCheck, RuntimeCheck, Verification
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress
 from studio.quant.encoding import Encoding
@@ -50,14 +52,16 @@ def verify(
     *,
     storage: Storage = BYTES,
     float_path: Path | None = None,
+    other_runtimes: bool = False,
     emit: Emit,
     cancel: CancelToken,
 ) -> Verification:
     """Compare the file at `path` with the simulation of (`graph`, `plan`, `encodings`).
 
     `batches` are model inputs, `total` samples in all. `storage` is that of the file. `float_path`
-    is the float model that the latency is compared with; without it, none is measured. Raises
-    ModelError if onnxruntime refuses the file with all its optimisations off.
+    is the float model that the latency is compared with; without it, none is measured.
+    `other_runtimes` asks those that are installed as well, on the first batch. Raises ModelError if
+    onnxruntime refuses the file with all its optimisations off.
     """
     comparison = LayerComparison(graph, plan, encodings, _tensors(path))
     plain = Session(path, optimizations=Optimizations.NONE, outputs=comparison.readable)
@@ -71,7 +75,7 @@ def verify(
         optimized_path.unlink(missing_ok=True)
         optimized_path.parent.rmdir()
     readable = None if refused else _readable(path, comparison.results)
-    meters = {value.name or "": _OutputMeters() for value in graph.outputs}
+    meters = {name: _OutputMeters() for name in tensor_outputs(graph)}
     names, done, first = list(meters), 0, None
     for batch in batches:
         cancel.check()
@@ -86,10 +90,14 @@ def verify(
         done += samples(batch)
         emit(Progress("Verifying", done, total, f"{len(comparison)} layers in onnxruntime"))
     outputs = tuple(meter.result(name) for name, meter in meters.items())
-    expected = forecast(graph, plan, load_target(_RUNTIME), encodings, storage=storage)
+    target = load_target(_RUNTIME)
+    expected = forecast(graph, plan, target, encodings, storage=storage)
     latency = None
     if float_path is not None and first is not None and not refused:
         latency = measure_latency(float_path, path, first, cancel=cancel)
+    others: tuple[RuntimeCheck, ...] = ()
+    if other_runtimes and first is not None:
+        others = check_other_runtimes(graph, plan, encodings, path, [first], cancel=cancel)
     return Verification(
         samples=done,
         layers=comparison.layer_checks(),
@@ -103,6 +111,8 @@ def verify(
         outputs=outputs,
         kernels=_kernel_checks(expected, kernels),
         latency=latency,
+        other_runtimes=others,
+        pair_overflows=pair_overflows(graph, plan, target, encodings),
         refused=refused,
     )
 

@@ -61,6 +61,18 @@ class Job(Generic[Result]):
         """Ask the job to stop at its next batch."""
         self._cancel.cancel()
 
+    def pause(self) -> None:
+        """Ask the job to wait at its next batch, until `resume` or `cancel`."""
+        self._cancel.pause()
+
+    def resume(self) -> None:
+        """Let a paused job go on."""
+        self._cancel.resume()
+
+    @property
+    def paused(self) -> bool:
+        return self._cancel.paused and self._state is JobState.RUNNING
+
     @property
     def cancelling(self) -> bool:
         return self._cancel.cancelled and self._state is JobState.RUNNING

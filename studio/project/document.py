@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,22 +21,27 @@ from studio.graph.model import ModelGraph
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.sim.config import QuantConfig
+from studio.sim.encodings import fits_spec
 from studio.sim.found import found_encodings, uses_file
 from studio.sim.placement import place
 from studio.sim.plan import Plan
+from studio.sim.quantized_model import QuantizedModel
+from studio.techniques.technique import Row
 
 
 class DataSettings(BaseModel):
     """Which data, how it is preprocessed, and how much of it is used.
 
     `path` None means random data, which has to be asked for and marks all results as synthetic.
-    `evaluation_size` None evaluates on everything. `batch_size` None chooses small batches, whose
+    `training_path` is other data to calibrate and train on (None: the same). `evaluation_size` None
+    evaluates on everything. `batch_size` None chooses small batches, whose
     activations stay in the processor's cache.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path | None
+    training_path: Path | None = None
     preprocess: Preprocess | None = None
     calibration_size: int = Field(default=64, ge=1)
     batch_size: int | None = Field(default=None, ge=1)
@@ -57,9 +63,25 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Applied:
+    """A technique that was applied: its name and options, and what it did, for people."""
+
+    technique: str
+    options: Mapping[str, Any]
+    summary: str
+    measure: str = ""
+    rows: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
 class Document:
     """One model being quantized. `encodings` holds what is up to date with `config`: a tensor whose
-    settings changed is missing until `steps.refresh_encodings` ran."""
+    settings changed is missing until `steps.refresh_encodings` ran.
+
+    `applied` are the techniques in order, `given` the encodings they found, each of which holds
+    until the settings of its tensor ask for another grid. `tuned` names the constants of the graph
+    that they changed, `untuned` is the graph before that.
+    """
 
     graph: ModelGraph
     config: QuantConfig
@@ -70,6 +92,23 @@ class Document:
     evaluation: Evaluation | None = None
     export: ExportSummary | None = None
     path: Path | None = None
+    given: Mapping[str, Encoding] = field(default_factory=dict)
+    applied: tuple[Applied, ...] = ()
+    tuned: frozenset[str] = frozenset()
+    untuned: ModelGraph | None = None
+
+    @property
+    def model(self) -> QuantizedModel:
+        """Graph, settings and encodings: what techniques work on."""
+        statistics = self.calibration.statistics if self.calibration else {}
+        return QuantizedModel(
+            self.graph, self.config, self.plan, statistics, self.given, self.encodings
+        )
+
+    @property
+    def original(self) -> ModelGraph:
+        """The prepared float model, as it was before any technique changed its weights."""
+        return self.untuned or self.graph
 
     @property
     def name(self) -> str:
@@ -109,6 +148,11 @@ class Document:
             and (plan.tensors[name].tied_to or name) in kept
         }
         kept.update(found_encodings(self.graph, plan))
+        kept.update(
+            (name, encoding)
+            for name, encoding in self.given.items()
+            if name in plan.tensors and fits_spec(encoding, plan.tensors[name].spec)
+        )
         return replace(self, config=config, plan=plan, encodings=kept, evaluation=None, export=None)
 
     def with_data(self, data: DataSettings | None) -> Document:

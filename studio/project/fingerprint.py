@@ -46,8 +46,8 @@ def fingerprint(graph: ModelGraph) -> str:
         digest.update(repr((name, str(array.dtype), array.shape)).encode())
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     for name, found in sorted(graph.found.items()):
-        grid = (found.axis, found.bits, found.signed, found.storage_bits, found.float_format)
-        grid += (found.block_size, found.symmetric, found.strict)
-        digest.update(repr((name, grid, found.zero_point.tolist())).encode())
+        integers = (found.axis, found.bits, found.signed, found.storage_bits, found.symmetric)
+        others = (found.float_format, found.block_size, found.strict)
+        digest.update(repr((name, integers, others, found.zero_point.tolist())).encode())
         digest.update(found.scale.tobytes())
     return digest.hexdigest()

@@ -77,6 +77,15 @@ class ModelReference(BaseModel):
         )
 
 
+class TechniqueStep(BaseModel):
+    """A technique by name, with the options that differ from its defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    technique: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 class Recipe(BaseModel):
     """Model, data, settings and the steps in order; versioned JSON.
 
@@ -90,7 +99,9 @@ class Recipe(BaseModel):
     model: ModelReference
     data: DataSettings
     config: QuantConfig = QuantConfig()
-    steps: tuple[Step, ...] = Field(("calibrate", "evaluate", "export"), min_length=1)
+    steps: tuple[Step | TechniqueStep, ...] = Field(
+        ("calibrate", "evaluate", "export"), min_length=1
+    )
     out: Path = Path("quantized")
     export: ExportOptions = DEFAULTS
 
@@ -103,9 +114,13 @@ def document_recipe(document: Document, folder: Path, options: ExportOptions = D
     assert document.data is not None
     around = folder.absolute().parent
     data = placed_data(document.data, lambda path: portable(path, folder, around))
-    steps: tuple[Step, ...] = ("export",)
+    steps: tuple[Step | TechniqueStep, ...] = ("export",)
     if document.evaluation:
         steps = ("evaluate", *steps)
+    steps = (
+        *(TechniqueStep(technique=i.technique, options=dict(i.options)) for i in document.applied),
+        *steps,
+    )
     if document.calibration:
         steps = ("calibrate", *steps)
     source = document.graph.source
@@ -122,8 +137,11 @@ def portable(path: Path, base: Path, around: Path) -> Path:
 
 
 def placed_data(data: DataSettings, place: Callable[[Path], Path]) -> DataSettings:
-    """`data` with the path that `place` makes of its own."""
-    return data if data.path is None else data.model_copy(update={"path": place(data.path)})
+    """`data` with the paths that `place` makes of its own."""
+    paths = {name: getattr(data, name) for name in ("path", "training_path")}
+    return data.model_copy(
+        update={name: place(path) for name, path in paths.items() if path is not None}
+    )
 
 
 def load_recipe(path: Path) -> Recipe:

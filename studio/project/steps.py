@@ -194,10 +194,17 @@ def open_dataset(document: Document, settings: DataSettings) -> Dataset:
     return open_data(settings.path, specs, settings.preprocess)
 
 
-def _data(document: Document) -> tuple[DataSettings, Dataset, int]:
+def document_data(
+    document: Document, *, training: bool = False
+) -> tuple[DataSettings, Dataset, int]:
+    """The data of `document` and the batch size to read it with; with `training` what is calibrated
+    and trained on. Raises DataError."""
     if document.data is None:
         raise DataError("No data has been chosen.", "Choose a folder with images or arrays.")
-    dataset = open_dataset(document, document.data)
+    settings = document.data
+    if training and settings.training_path is not None:
+        settings = settings.model_copy(update={"path": settings.training_path})
+    dataset = open_dataset(document, settings)
     return document.data, *batched(document.graph, dataset, document.data.batch_size)
 
 
@@ -236,7 +243,7 @@ def refresh_encodings(
     """Encodings for the document's settings from the statistics it has; the data are not read."""
     emit(Progress("Computing encodings", 0, 1))
     statistics = document.calibration.statistics if document.calibration else {}
-    encodings = compute_encodings(document.graph, document.plan, statistics, cancel)
+    encodings = compute_encodings(document.graph, document.plan, statistics, cancel, document.given)
     return replace(document, encodings=encodings)
 
 
@@ -247,7 +254,7 @@ def calibrate(
     settings that the target cannot do."""
     require_possible(document.plan)
     cancel = cancel or CancelToken()
-    settings, dataset, batch_size = _data(document)
+    settings, dataset, batch_size = document_data(document, training=True)
     subset = dataset.subset(settings.calibration_size)
     read: list[int] = []  # fewer samples than there are pictures where some are broken
 
@@ -291,13 +298,14 @@ def evaluate(
     document: Document, *, emit: Emit = silent, cancel: CancelToken | None = None
 ) -> Document:
     """Measure the simulated model against float on the document's data."""
-    _require_calibration(document)
-    settings, dataset, batch_size = _data(document)
+    require_calibration(document)
+    settings, dataset, batch_size = document_data(document)
     evaluation = evaluate_model(
         document.graph,
         document.plan,
         document.encodings,
         dataset,
+        original=document.original,
         limit=settings.evaluation_size,
         batch_size=batch_size,
         emit=emit,
@@ -321,8 +329,8 @@ def export(
     half-written.
     """
     require_possible(document.plan)
-    _require_calibration(document)
-    _, dataset, batch_size = _data(document)
+    require_calibration(document)
+    _, dataset, batch_size = document_data(document)
     calibration = document.calibration or Calibration({}, FROM_THE_FILE, 0, synthetic=False)
     summary = export_bundle(
         document.graph,
@@ -345,7 +353,7 @@ def export(
     return replace(document, export=summary)
 
 
-def _require_calibration(document: Document) -> None:
+def require_calibration(document: Document) -> None:
     known = document.calibration is not None or document.from_file
     if not (known and document.calibrated):
         raise ConfigError("The model is not calibrated yet.", "Calibrate first.")

@@ -18,15 +18,16 @@ from pydantic import TypeAdapter
 
 from studio.analysis.quality import Evaluation
 from studio.errors import ConfigError
-from studio.whole_files import write_text
 from studio.jobs.events import CancelToken, Emit, Warned, silent
 from studio.plain_json import plain
 from studio.project.document import Calibration, DataSettings, Document
 from studio.project.fingerprint import fingerprint
 from studio.project.recipe import ModelReference, placed_data, portable, read_json
 from studio.project.steps import open_document, refresh_encodings
+from studio.project.tuned import Tuned, remove_other_files, save_tuned, with_tuned
 from studio.quant.statistics import TensorStatistics
 from studio.sim.config import parse_config
+from studio.whole_files import write_text
 
 SUFFIX = ".qstudio"
 
@@ -38,6 +39,7 @@ def save_project(document: Document, path: Path) -> Document:
     base = path.parent.absolute()
     reference = ModelReference.of(document.graph.source, lambda file: portable(file, base, base))
     data = document.data and placed_data(document.data, lambda file: portable(file, base, base))
+    tuned = save_tuned(document, path)
     values = {
         "version": 1,
         "model": reference.model_dump(mode="json"),
@@ -45,9 +47,11 @@ def save_project(document: Document, path: Path) -> Document:
         "config": document.config.model_dump(mode="json", exclude_none=True),
         "calibration": _dump_calibration(document.calibration),
         "evaluation": plain(_EVALUATION.dump_python(document.evaluation)),
-        "fingerprint": fingerprint(document.graph),
+        "fingerprint": fingerprint(document.original),
+        "techniques": tuned and tuned.model_dump(mode="json"),
     }
     write_text(path, json.dumps(values, indent=1))
+    remove_other_files(path, tuned)
     return replace(document, path=path)
 
 
@@ -70,6 +74,8 @@ def load_project(
         calibration = _load_calibration(values["calibration"])
         evaluation = _EVALUATION.validate_python(values["evaluation"])
         calibrated_graph = str(values["fingerprint"])
+        techniques = values["techniques"]
+        tuned = None if techniques is None else Tuned.model_validate(techniques)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{path} is no valid project: {error}.", "Open the model itself instead."
@@ -77,13 +83,16 @@ def load_project(
     data = data and placed_data(data, base.joinpath)
     document = open_document(source, trust=trust, config=config, emit=emit, cancel=cancel)
     document = replace(document, data=data, path=path)
-    if calibration is None and evaluation is None:
+    if calibration is None and evaluation is None and tuned is None:
         return document
     if fingerprint(document.graph) != calibrated_graph:
         again = "calibrated: calibrate" if calibration is not None else "evaluated: evaluate"
         emit(Warned(f"{source.name} has changed since it was {again} it again."))
         return document
-    document = replace(document, calibration=calibration, evaluation=evaluation)
+    document = replace(document, calibration=calibration)
+    if tuned is not None:
+        document = with_tuned(document, path, tuned)
+    document = replace(document, evaluation=evaluation)
     if calibration is None:
         return document
     return refresh_encodings(document, emit=emit, cancel=cancel)

@@ -11,11 +11,25 @@ of a bias means nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BeforeValidator, Field, PlainSerializer, StrictBool, ValidationError
+from pydantic import ValidationError
 
 from studio.errors import ConfigError
+from studio.sim.aimet_schema import (
+    Config,
+    Constraints,
+    Defaults,
+    KernelPair,
+    ModelInput,
+    ModelOutput,
+    NumberKind,
+    OpDefaults,
+    OpType,
+    Param,
+    Supergroup,
+    switch,
+)
 from studio.sim.config import LayerSettings
 from studio.sim.target import Target
 from studio.sim.target_rules import (
@@ -25,7 +39,6 @@ from studio.sim.target_rules import (
     Kernel,
     Numbers,
     QuantizedInputs,
-    Rule,
     WeightRule,
 )
 
@@ -56,82 +69,6 @@ _MOVES = frozenset(
 _TIED = frozenset(["Concat", "ScatterElements", "ScatterND"])
 
 
-def _switch(value: Any) -> Any:
-    return {"True": True, "False": False}.get(value, value) if isinstance(value, str) else value
-
-
-Switch = Annotated[
-    StrictBool, BeforeValidator(_switch), PlainSerializer(lambda on: "True" if on else "False")
-]
-
-
-class _OpDefaults(Rule):
-    is_output_quantized: Switch | None = None
-    is_symmetric: Switch | None = None
-
-
-class _Param(Rule):
-    is_quantized: Switch | None = None
-    is_symmetric: Switch | None = None
-
-
-class _Number(Rule):
-    bitwidth: Literal[4, 8, 16, 32]
-    dtype: Literal["int", "float"]
-
-
-class _Kernel(Rule):
-    activation: _Number
-    param: _Number
-
-
-class _Defaults(Rule):
-    ops: _OpDefaults = _OpDefaults()
-    params: _Param = _Param()
-    strict_symmetric: Switch | None = None
-    unsigned_symmetric: Switch | None = None
-    per_channel_quantization: Switch | None = None
-    supported_kernels: tuple[_Kernel, ...] | None = None
-    hw_version: str | None = None
-
-
-class _Constraints(Rule):
-    min: float | None = None
-    max: float | None = None
-
-
-class _OpType(Rule):
-    is_input_quantized: Switch | None = None
-    is_output_quantized: Switch | None = None
-    is_symmetric: Switch | None = None
-    params: Mapping[str, _Param] | None = None
-    supported_kernels: tuple[_Kernel, ...] | None = None
-    per_channel_quantization: Switch | None = None
-    encoding_constraints: _Constraints | None = None
-
-
-class _Supergroup(Rule):
-    op_list: Annotated[tuple[str, ...], Field(min_length=2)]
-
-
-class _ModelInput(Rule):
-    is_input_quantized: Switch | None = None
-
-
-class _ModelOutput(Rule):
-    is_output_quantized: Switch | None = None
-
-
-class _Config(Rule):
-    defaults: _Defaults
-    params: Mapping[str, _Param]
-    op_type: Mapping[str, _OpType]
-    supergroups: tuple[_Supergroup, ...]
-    supergroup_pass_list: tuple[str, ...] | None = None
-    model_input: _ModelInput
-    model_output: _ModelOutput
-
-
 def is_aimet_config(values: Any) -> bool:
     """True if JSON values have the sections of AIMET's configuration rather than a rule file's."""
     return isinstance(values, dict) and "defaults" in values and bool(_SECTIONS & values.keys())
@@ -144,7 +81,7 @@ def target_from_aimet(values: Any, name: str, source: str) -> Target:
     cannot be told apart here (an op whose inputs alone are quantized beside quantized outputs).
     """
     try:
-        config = _Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         raise _refused(error, source) from None
     return _Reader(config, name, source).target()
@@ -165,7 +102,7 @@ def _refused(error: ValidationError, source: str) -> ConfigError:
 
 
 class _Reader:
-    def __init__(self, config: _Config, name: str, source: str) -> None:
+    def __init__(self, config: Config, name: str, source: str) -> None:
         self.config = config
         self.name = name
         self.source = source
@@ -248,7 +185,7 @@ class _Reader:
             export=ExportRule(format="encodings", weight_storage_bits=4),
         )
 
-    def _read_op(self, op: str, rule: _OpType) -> None:
+    def _read_op(self, op: str, rule: OpType) -> None:
         given: dict[str, Any] = {}
         if rule.is_symmetric is not None:
             given["act_symmetric"] = rule.is_symmetric
@@ -273,7 +210,7 @@ class _Reader:
             self.ops[op] = given
         self._check_parameters(rule.params or {}, f"op_type.{op}.params")
 
-    def _check_parameters(self, params: Mapping[str, _Param], where: str) -> None:
+    def _check_parameters(self, params: Mapping[str, Param], where: str) -> None:
         for param, rule in params.items():
             known = param in ("weight", "bias")
             if not known and (param not in _STATISTICS or rule.is_quantized):
@@ -321,9 +258,9 @@ def aimet_config(target: Target) -> dict[str, Any]:
     _require_expressible(target)
     on = target.activations.enabled and target.quantized_inputs is None
     per_channel = target.per_channel_ops if target.weights.per_channel else frozenset()
-    defaults = _Defaults(
-        ops=_OpDefaults(is_output_quantized=on, is_symmetric=target.activations.symmetric),
-        params=_Param(is_quantized=target.weights.enabled, is_symmetric=target.weights.symmetric),
+    defaults = Defaults(
+        ops=OpDefaults(is_output_quantized=on, is_symmetric=target.activations.symmetric),
+        params=Param(is_quantized=target.weights.enabled, is_symmetric=target.weights.symmetric),
         strict_symmetric=target.weights.strict,
         unsigned_symmetric=target.activations.unsigned_symmetric,
         per_channel_quantization=False,
@@ -331,16 +268,16 @@ def aimet_config(target: Target) -> dict[str, Any]:
         hw_version=target.hardware or None,
     )
     passes = [word for word, kind in _PASSES.items() if kind not in target.separate_kinds]
-    config = _Config(
+    config = Config(
         defaults=defaults,
-        params={"bias": _Param(is_quantized=target.bias == "int32")},
+        params={"bias": Param(is_quantized=target.bias == "int32")},
         op_type={
             op: _op_type(target, op, per_channel) for op in sorted(_named(target, per_channel))
         },
-        supergroups=tuple(_Supergroup(op_list=ops) for ops in target.fusions),
+        supergroups=tuple(Supergroup(op_list=ops) for ops in target.fusions),
         supergroup_pass_list=tuple(passes) or None,
-        model_input=_ModelInput(is_input_quantized=True if target.model_inputs else None),
-        model_output=_ModelOutput(is_output_quantized=None if target.model_outputs else False),
+        model_input=ModelInput(is_input_quantized=True if target.model_inputs else None),
+        model_output=ModelOutput(is_output_quantized=None if target.model_outputs else False),
     )
     return config.model_dump(mode="json", exclude_none=True)
 
@@ -382,40 +319,40 @@ def _named(target: Target, per_channel: frozenset[str]) -> set[str]:
     }  # fmt: skip
 
 
-def _op_type(target: Target, op: str, per_channel: frozenset[str]) -> _OpType:
+def _op_type(target: Target, op: str, per_channel: frozenset[str]) -> OpType:
     settings = target.ops.get(op, LayerSettings())
-    params: dict[str, _Param] = {}
+    params: dict[str, Param] = {}
     if settings.weight_enabled is not None or settings.weight_symmetric is not None:
-        params["weight"] = _Param(
+        params["weight"] = Param(
             is_quantized=settings.weight_enabled, is_symmetric=settings.weight_symmetric
         )
     if op in target.quantized_bias_ops or op in target.float_bias_ops:
-        params["bias"] = _Param(is_quantized=op in target.quantized_bias_ops)
+        params["bias"] = Param(is_quantized=op in target.quantized_bias_ops)
     if op == "BatchNormalization":
-        params |= dict.fromkeys(_STATISTICS, _Param(is_quantized=False))
+        params |= dict.fromkeys(_STATISTICS, Param(is_quantized=False))
     low, high = target.fixed_ranges.get(op, (None, None))
     inputs = target.quantized_inputs.ops if target.quantized_inputs is not None else {}
-    return _OpType(
+    return OpType(
         is_input_quantized=True if op in inputs else None,
         is_output_quantized=False if op in target.float_ops else settings.act_enabled,
         is_symmetric=settings.act_symmetric,
         params=params or None,
         supported_kernels=_aimet_kernels(target.numbers.op_kernels.get(op, ())) or None,
         per_channel_quantization=True if op in per_channel else None,
-        encoding_constraints=_Constraints(min=low, max=high) if op in target.fixed_ranges else None,
+        encoding_constraints=Constraints(min=low, max=high) if op in target.fixed_ranges else None,
     )
 
 
-def _over(below: _Param, above: _Param | None) -> _Param:
+def _over(below: Param, above: Param | None) -> Param:
     given = {} if above is None else above.model_dump(exclude_none=True)
-    return below.model_copy(update={key: _switch(value) for key, value in given.items()})
+    return below.model_copy(update={key: switch(value) for key, value in given.items()})
 
 
-def _is_even(range_: _Constraints) -> bool:
+def _is_even(range_: Constraints) -> bool:
     return range_.min is not None and range_.max is not None and range_.min == -range_.max
 
 
-def _kernels(kernels: tuple[_Kernel, ...]) -> tuple[Kernel, ...]:
+def _kernels(kernels: tuple[KernelPair, ...]) -> tuple[Kernel, ...]:
     return tuple(
         Kernel(
             activations=f"{kernel.activation.dtype}{kernel.activation.bitwidth}",
@@ -425,13 +362,13 @@ def _kernels(kernels: tuple[_Kernel, ...]) -> tuple[Kernel, ...]:
     )
 
 
-def _aimet_kernels(kernels: tuple[Kernel, ...]) -> tuple[_Kernel, ...]:
+def _aimet_kernels(kernels: tuple[Kernel, ...]) -> tuple[KernelPair, ...]:
     return tuple(
-        _Kernel(activation=_aimet_number(k.activations), param=_aimet_number(k.weights))
+        KernelPair(activation=_aimet_number(k.activations), param=_aimet_number(k.weights))
         for k in kernels
     )
 
 
-def _aimet_number(number: str) -> _Number:
+def _aimet_number(number: str) -> NumberKind:
     dtype = "int" if number.startswith("int") else "float"
-    return _Number.model_validate({"bitwidth": int(number.removeprefix(dtype)), "dtype": dtype})
+    return NumberKind.model_validate({"bitwidth": int(number.removeprefix(dtype)), "dtype": dtype})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from studio.errors import DataError
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress, TensorRanges
 from studio.quant.statistics import Histogram, TensorStatistics
+from studio.sim.probes import add_probes
 
 COUNTED = 2**18
 """Elements of a tensor counted in its histogram over all samples; the range always covers all."""
@@ -51,8 +52,7 @@ class _Observation:
         low, high = lowest.item(), highest.item()
         if not (math.isfinite(low) and math.isfinite(high)):
             return False
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self._batch = min(self._batch[0], low), max(self._batch[1], high)
+        self._widen(low, high)
         sampled = _sampled(array, self._counted_per_sample).copy()
         self._waiting.append(sampled)
         self._waiting_size += sampled.size
@@ -61,6 +61,18 @@ class _Observation:
         if self._scores and array.ndim == 2 and array.shape[1] > 1:
             self._keep_pairs(array)
         return True
+
+    def add_highest(self, array: np.ndarray) -> bool:
+        """Take in the highest values of parts of the tensor; False if one is not finite."""
+        if not array.size:
+            return True
+        high = float(array.max())
+        self._widen(math.inf, high)
+        return math.isfinite(high)
+
+    def _widen(self, low: float, high: float) -> None:
+        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
+        self._batch = min(self._batch[0], low), max(self._batch[1], high)
 
     def end_batch(self) -> None:
         """The next values are of another batch."""
@@ -129,29 +141,31 @@ def collect_statistics(
     batch. Raises DataError for values that are not finite, for a tensor that is always empty or
     when there was no batch, CancelledError when cancelled.
     """
-    from studio.runtime.budget import BudgetedReader, samples
-    from studio.runtime.session import float_session
+    from studio.runtime.budget import samples
 
+    if weights:
+        graph = _with_constants(graph, weights)
     inputs = [value.name or "" for value in graph.inputs if value.name in set(tensors)]
-    inner = [name for name in tensors if name not in inputs]
-    session = float_session(_with_constants(graph, weights) if weights else graph, inner)
-    reader = BudgetedReader(session, inner)
     per_sample = min(max(COUNTED // max(total, 1), COUNTED_PER_SAMPLE[0]), COUNTED_PER_SAMPLE[1])
     scores = _scores(graph)
     observed = {name: _Observation(per_sample, name in scores) for name in tensors}
+    reader = _Reader(graph, [name for name in tensors if name not in inputs], per_sample)
     done = 0
-
-    def add(name: str, array: np.ndarray) -> None:
-        if not observed[name].add(array):
-            raise _not_finite(graph, name, array)
-
     for index, batch in enumerate(batches):
         cancel.check()
         for name in inputs:
-            add(name, batch[name])
-        for _, values in reader.read(batch):
+            _add(graph, observed, name, batch[name])
+        for values in reader.read(batch):
             for name, array in values.items():
-                add(name, array)
+                if name in reader.highest:
+                    tensor = reader.highest[name]
+                    if not observed[tensor].add_highest(array):
+                        raise _not_finite(graph, tensor, array)
+                elif name in reader.pixels:
+                    tensor, skip = reader.pixels[name]
+                    _add(graph, observed, tensor, array[:, :, skip:, skip:])
+                else:
+                    _add(graph, observed, name, array)
             cancel.check()
         for observation in observed.values():
             observation.end_batch()
@@ -169,6 +183,65 @@ def collect_statistics(
                 "Calibrate on data for which it is not, or switch its layer's activations off.",
             )
     return {name: observation.result() for name, observation in observed.items()}
+
+
+class _Reader:
+    """Runs the network and hands its tensors over: of the first sample all values, afterwards,
+    their sizes known, those of large ones through probes."""
+
+    def __init__(self, graph: ModelGraph, tensors: Sequence[str], per_sample: int) -> None:
+        from studio.runtime.budget import BudgetedReader
+        from studio.runtime.session import float_session
+
+        self.highest: dict[str, str] = {}
+        self.pixels: dict[str, tuple[str, int]] = {}
+        self._graph = graph
+        self._tensors = tensors
+        self._per_sample = per_sample
+        self._shapes: dict[str, tuple[int, ...]] | None = {}
+        self._session = float_session(graph, tensors)
+        self._reader = BudgetedReader(self._session, tensors)
+
+    def read(self, batch: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        """Some tensors after the other, named as in `highest` and `pixels` or as they are."""
+        for part in self._parts(batch):
+            if self._shapes:
+                self._probe()
+            for _, values in self._reader.read(part):
+                if self._shapes is not None:
+                    self._shapes.update({name: array.shape for name, array in values.items()})
+                yield values
+
+    def _parts(self, batch: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
+        lengths = {len(array) if array.ndim else 0 for array in batch.values()}
+        if self._shapes != {} or self._session.fixed_batch or len(lengths) > 1 or min(lengths) < 2:
+            return [batch]
+        return [
+            {name: array[part] for name, array in batch.items()}
+            for part in (slice(1), slice(1, None))
+        ]
+
+    def _probe(self) -> None:
+        from studio.runtime.budget import BudgetedReader
+        from studio.runtime.session import float_session
+
+        graph, probes = add_probes(self._graph, self._shapes or {}, self._per_sample)
+        self._shapes = None
+        if not probes:
+            return
+        self.highest = {probe.highest: name for name, probe in probes.items()}
+        self.pixels = {probe.pixels: (name, probe.skip) for name, probe in probes.items()}
+        names = [name for name in self._tensors if name not in probes]
+        names += [*self.highest, *self.pixels]
+        self._session = float_session(graph, names)
+        self._reader = BudgetedReader(self._session, names)
+
+
+def _add(
+    graph: ModelGraph, observed: Mapping[str, _Observation], name: str, array: np.ndarray
+) -> None:
+    if not observed[name].add(array):
+        raise _not_finite(graph, name, array)
 
 
 def _with_constants(graph: ModelGraph, constants: Mapping[str, np.ndarray]) -> ModelGraph:

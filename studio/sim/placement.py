@@ -20,7 +20,6 @@ from studio.sim.rules.activations import Activations
 from studio.sim.rules.biases import place_bias
 from studio.sim.rules.capability import impossible, through_float
 from studio.sim.rules.context import Context, biases_of, first_input, not_quantizable
-from studio.sim.rules.names import layer_names
 from studio.sim.rules.ties import tie
 from studio.sim.rules.weights import place_constant, place_weight
 from studio.sim.settings import LayerNames, ResolvedSettings
@@ -114,7 +113,7 @@ class _Placement:
 
     def _place_group(self, group: FusedGroup) -> None:
         nodes, layer = group.nodes, group.name
-        settings = self._resolve(layer_names(group))
+        settings = self._resolve(self.context.names_of(group))
         weights, biases = self._place_parameters(group, settings)
         unity = "one layer" if group.recognised else "runs as one kernel"
         for node in nodes[:-1]:

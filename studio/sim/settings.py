@@ -89,6 +89,7 @@ class SettingsResolver:
         # Thousands of layers may be set by name: only true patterns are tried on every layer.
         self._patterns = [pattern for pattern in config.layers if _is_pattern(pattern)]
         self._known: dict[str, ResolvedSettings] = {}
+        self._alike: dict[tuple[object, ...], ResolvedSettings] = {}
 
     def resolve(self, names: LayerNames) -> ResolvedSettings:
         """Settings of the layer called `names`."""
@@ -102,6 +103,16 @@ class SettingsResolver:
         return frozenset(self._config.defaults.given()) if known is None else known.asked
 
     def _resolve(self, names: LayerNames) -> ResolvedSettings:
+        matching = {pattern for pattern in self._patterns if _matches(pattern, names)}
+        if names.name in self._order:
+            matching.add(names.name)
+        alike = (frozenset(matching), names.first, names.last, names.blocks)
+        if alike not in self._alike:
+            self._alike[alike] = self._merged(names, matching)
+        return self._alike[alike]
+
+    def _merged(self, names: LayerNames, matching: set[str]) -> ResolvedSettings:
+        """The settings of all layers that `matching` entries and the same rules hold for."""
         target = self._target
         values = _target_values(target)
         origins = dict.fromkeys(values, f"target {target.name}")
@@ -111,9 +122,6 @@ class SettingsResolver:
         defaults = self._config.defaults.given()
         values.update(defaults)
         origins.update(dict.fromkeys(defaults, "default of this configuration"))
-        matching = {pattern for pattern in self._patterns if _matches(pattern, names)}
-        if names.name in self._order:
-            matching.add(names.name)
         changed: set[str] = set()
         for pattern in sorted(matching, key=self._order.__getitem__):
             given = self._config.layers[pattern].given()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -53,7 +54,8 @@ class Samples:
     batch_size: int | None = None
 
 
-Run = Callable[[QuantizedModel, Samples, Options, Emit, CancelToken], Outcome]
+Run = Callable[[QuantizedModel, Samples, Any, Emit, CancelToken], Outcome]
+"""Model, data, options of the declared kind -> the improved model; CancelledError if cancelled."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import small_models
+from onnx import helper
 
 from studio.analysis.evaluate import AccuracyMeter, AgreementMeter, class_scores
-from studio.analysis.quality import Accuracy, DistanceMeter
+from studio.analysis.quality import Accuracy, Distance, DistanceMeter
 from studio.jobs.events import Event, Warned
 from studio.project import steps
 from studio.project.document import DataSettings, Document
@@ -53,6 +54,14 @@ def test_distance_at_the_edges(x: list[float], y: list[float], sqnr: float, cosi
     meter.add(np.array(x, np.float32), np.array(y, np.float32))
     assert meter.result().sqnr_db == pytest.approx(sqnr)
     assert meter.result().cosine == pytest.approx(cosine)
+
+
+def test_another_shape_is_no_match() -> None:
+    """The number of boxes a detector finds may change with its quantization."""
+    meter = DistanceMeter()
+    meter.add(np.ones((3, 4)), np.ones((2, 4)))
+    meter.add(np.ones((3, 4)), np.ones((3, 4)))
+    assert meter.result() == Distance(-math.inf, 0.0)
 
 
 def test_distance_of_integer_outputs() -> None:
@@ -194,3 +203,23 @@ def test_a_model_left_in_float_is_exact(tmp_path: Path) -> None:
     evaluation = steps.evaluate(steps.calibrate(document)).evaluation
     assert evaluation.output.sqnr_db == math.inf
     assert evaluation.agreement == 100
+
+
+def test_every_output_is_measured(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"], "product"),
+        helper.make_node("ArgMax", ["y"], ["best"], "best", axis=1, keepdims=0),
+    ]
+    model = small_models.build(
+        tmp_path / "two.onnx",
+        nodes,
+        {"x": (small_models.FLOAT, ["N", 6])},
+        {"y": (small_models.FLOAT, ["N", 4]), "best": (small_models.INT64, ["N"])},
+        {"w": small_models.numbers(3, 6, 4)},
+    )
+    evaluation = evaluated(model, {"x": small_models.numbers(4, 20, 6)})[0].evaluation
+    assert [row.output for row in evaluation.outputs] == ["y", "best"]
+    assert evaluation.outputs[0].distance == evaluation.output
+    assert evaluation.outputs[0].agreement == evaluation.agreement
+    assert evaluation.outputs[1].agreement is None
+    assert evaluation.outputs[1].distance.cosine > 0.9

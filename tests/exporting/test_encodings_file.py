@@ -13,7 +13,7 @@ import small_models
 from exporting import calibrated, constants, conv_document, export
 from onnx import helper
 
-from studio.exporting.encodings import encodings_document
+from studio.exporting.encodings import encodings_document, file_of, read_encodings
 from studio.project.document import Document
 from studio.quant.grid import Grid
 from studio.sim.config import QuantConfig
@@ -70,10 +70,14 @@ def reference_net(path: Path) -> Path:
 
 @pytest.fixture
 def reference(tmp_path: Path) -> Document:
-    cosine = np.cos(0.37 * np.arange(64)).astype(np.float32).reshape(2, 2, 4, 4)
-    samples = (2 * cosine + np.float32(0.3)).astype(np.float32)
     config = QuantConfig().with_defaults(act_observer="minmax")
-    return calibrated(reference_net(tmp_path / "net.onnx"), {"input": samples}, config)
+    return calibrated(reference_net(tmp_path / "net.onnx"), {"input": samples()}, config)
+
+
+def samples() -> np.ndarray:
+    """What the samples of AIMET were calibrated on."""
+    cosine = np.cos(0.37 * np.arange(64)).astype(np.float32).reshape(2, 2, 4, 4)
+    return (2 * cosine + np.float32(0.3)).astype(np.float32)
 
 
 def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -100,6 +104,38 @@ def test_activations_differ_from_aimets_by_its_rounded_weights_only(reference: D
         found = ours[expected["name"]]
         assert found["scale"] == pytest.approx(expected["scale"], rel=0.01)
         assert found["offset"][0] == pytest.approx(expected["offset"][0], abs=1)
+
+
+@pytest.mark.parametrize("version", ["0.6.1", "1.0.0", "2.0.0", "2.1.0"])
+def test_activations_behind_rounded_weights_are_aimets(
+    reference: Document, version: str, tmp_path: Path
+) -> None:
+    """Calibrated behind weights that are rounded already, as AIMET does it."""
+    model = onnx.load(reference_net(tmp_path / "again.onnx"))
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(".weight"):
+            array = onnx.numpy_helper.to_array(tensor)
+            rounded = reference.encodings[tensor.name].quantize_dequantize(array)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(rounded, tensor.name))
+    onnx.save(model, tmp_path / "rounded.onnx")
+    config = QuantConfig().with_defaults(act_observer="minmax")
+    behind = calibrated(tmp_path / "rounded.onnx", {"input": samples()}, config)
+    ours = file_of(behind.plan, {**behind.encodings, **weights_of(reference)}, version)
+    names = ["", "_v061", "_v100", "_v200", "_v210"]
+    digits = names[["", "0.6.1", "1.0.0", "2.0.0", "2.1.0"].index(version)]
+    theirs = read_encodings(DATA / f"w8a8_minmax{digits}.encodings")
+    compared = [name for name in theirs.encodings if not name.endswith(".bias")]
+    assert set(compared) <= set(ours.encodings)
+    for name in compared:
+        found, expected = ours.encodings[name], theirs.encodings[name]
+        np.testing.assert_allclose(found.scale, expected.scale, rtol=1e-6)
+        np.testing.assert_array_equal(found.zero_point, expected.zero_point)
+        assert found.grid.bits == expected.grid.bits
+        assert found.grid.signed == expected.grid.signed
+
+
+def weights_of(document: Document) -> dict[str, Any]:
+    return {n: e for n, e in document.encodings.items() if n.endswith(".weight")}
 
 
 def kinds(value: Any) -> Any:

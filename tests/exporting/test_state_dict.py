@@ -172,3 +172,25 @@ def test_a_model_without_parameters_is_refused(tmp_path: Path) -> None:
     sim = studio.QuantSim(graph)
     with pytest.raises(ExportError, match="no floating-point parameters"):
         write_state_dict(graph, sim.plan, {}, tmp_path / "w.safetensors")
+
+
+def test_zeros_that_an_exporter_put_in_the_place_of_a_bias(tmp_path: Path) -> None:
+    """The bundled example, an ONNX file, and the module it was exported from."""
+    from studio.resource_files import resource
+
+    folder = resource("examples", "digits")
+    arrays = np.load(folder / "test.npz")
+    pictures = next(arrays[name] for name in arrays.files if name != "labels").astype(np.float32)
+    graph = studio.open_model(folder / "digits.onnx")
+    sim = studio.QuantSim(graph).calibrate(pictures[:32])
+    path = tmp_path / "w.safetensors"
+    write_state_dict(graph, sim.plan, sim.encodings, path)
+    module = zoo_module(str(folder / "model.py"), "digits_net")
+    result = module.load_state_dict(load_file(path), strict=False)
+    assert not result.missing_keys
+    x = torch.from_numpy(pictures[:64])
+    with torch.inference_mode():
+        expected = weight_only(sim, x)
+        torch.testing.assert_close(
+            module(x), expected, rtol=0, atol=1e-5 * float(expected.abs().max())
+        )

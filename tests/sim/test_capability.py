@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from block_graphs import resnet, transformer
 
+from studio import QuantSim
 from studio.errors import ConfigError
 from studio.sim.config import LayerSettings, QuantConfig
 from studio.sim.placement import place
@@ -88,3 +89,13 @@ def test_numbers_without_a_kernel_are_warned_of() -> None:
     (text,) = plan.warnings
     assert text.startswith("Conv3: int8 activations with int16 weights are computed in float")
     assert "int8 x int8" in text
+
+
+def test_calibration_refuses_before_it_reads_data() -> None:
+    def data():  # type: ignore[no-untyped-def]
+        raise AssertionError("read")
+        yield
+
+    config = QuantConfig(target="tensorrt").with_layers(["Conv3"], act_bits=16)
+    with pytest.raises(ConfigError, match="act_bits=16"):
+        QuantSim(resnet(), config).calibrate(data())

@@ -18,7 +18,7 @@ from quantized_models import (
     quantized_by_onnxruntime,
     samples,
 )
-from sim_graphs import conv_net
+from sim_graphs import conv_net, graph_of
 
 from studio.graph.model import ModelGraph
 from studio.graph.open import open_model
@@ -136,6 +136,28 @@ def test_our_own_export_goes_out_as_it_was(
         assert new.tensors[name].spec is not None
         assert new.tensors[name].spec.grid.bits == plan.tensors[name].spec.grid.bits
     assert compute_encodings(again, new, {}).keys() == encodings.keys()
+
+
+def test_ties_to_a_later_tensor_come_out_of_the_file(tmp_path: Path) -> None:
+    graph = graph_of(
+        """(float[n, 3, 8, 8] x) => (float[n, 8, 8, 8] y) {
+            a = Conv<pads = [1, 1, 1, 1]>(x, w)
+            b = MaxPool<kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(a)
+            c = Concat<axis = 1>(b, a)
+            y = Relu(c)
+        }""",
+        w=(4, 3, 3, 3),
+    )
+    config = QuantConfig(target="qualcomm-default")
+    plan = place(graph, config)
+    assert {row.tied_to for row in plan.tensors.values()} == {None, "y"}
+    encodings = compute_encodings(graph, plan, statistics_of(graph, plan))
+    first = ir.to_proto(insert_qdq(graph, plan, encodings, constants=Constants.INTEGER))
+    again = reopened(first, tmp_path)
+    new = place(again, config)
+    for name in ("a", "b", "c", "y"):
+        assert new.tensors[name].from_file
+    assert compute_encodings(again, new, {})["a"] == encodings["y"]
 
 
 def statistics_of(graph: ModelGraph, plan: Plan):  # type: ignore[no-untyped-def]

@@ -22,17 +22,29 @@ Each has the structure of its paper at reduced width, depth and input size. The 
   difference of the torch engine from onnxruntime in all those runs. At most {EQUAL:.0e} passes.
 - **quantized**, **float**: tensors with an encoding, and without one but with a stated reason.
 - **layers verified**, **identical**, **steps**: layers of the exported file run in onnxruntime and
-  compared with the simulation on equal inputs; the smallest share of equal integers, and the
-  largest difference in steps. More than one does not pass. Bilinear enlargement puts values exactly
-  between two integers, where the order of additions decides: there the share is smallest.
+  compared with the simulation on equal inputs; the smallest share of equal integers of a layer, and
+  the largest difference in steps. More than one does not pass. **all identical**: of the integers
+  of all layers together.
+- **file, dB**, **file, class**: the exported file in onnxruntime, optimisations off, against the
+  simulation, the whole network, for the output that differs most: SQNR (∞: bit for bit equal), and
+  the share of samples with the same class where the output is a class score. **levels, dB**,
+  **levels, class**: the same of onnxruntime with its optimisations on against itself with them off.
+  Single steps that float sums flip add up, so the figures say how much of the file's distance is
+  that alone.
+- **integer**: layers that onnxruntime runs in integers; all layers run as was forecast before the
+  export (one that does not, does not pass).
 - **SQNR**: of the quantized model's first output against float, on random weights and smooth random
   data; this says how a structure takes 8 bits, not what a trained model loses.
 - **s**: seconds for everything, on one thread.
 
 """
+EQUAL_DB = 999.0
+"""What stands for equal in the file of results."""
+
 COLUMNS = (
     "name", "family", "nodes → layers", "PyTorch", "engines", "other batch", "other size",
-    "quantized", "float", "layers verified", "identical", "steps", "SQNR, dB", "s",
+    "quantized", "float", "layers verified", "identical", "all identical", "steps", "file, dB",
+    "file, class", "levels, dB", "levels, class", "integer", "SQNR, dB", "s",
 )  # fmt: skip
 
 
@@ -77,10 +89,22 @@ def _cells(result: Result) -> list[str]:
         number(result.floating, "d"),
         number(result.verified_layers, "d"),
         "–" if result.identical is None else percent(result.identical),
+        "–" if result.all_identical is None else percent(result.all_identical),
         number(result.steps, "d"),
+        _decibels(result.exported_db),
+        number(result.exported_top1, ".0f"),
+        _decibels(result.levels_db),
+        number(result.levels_top1, ".0f"),
+        number(result.integer_layers, "d"),
         number(result.sqnr_db, ".1f"),
         number(result.seconds, ".1f"),
     ]
+
+
+def _decibels(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "∞" if value >= EQUAL_DB else f"{value:.1f}"
 
 
 def percent(share: float) -> str:

@@ -47,6 +47,10 @@ class Ink:
         self.title_metrics = QFontMetricsF(self.title_font)
         self.small_metrics = QFontMetricsF(self.small_font)
         self.badge_metrics = QFontMetricsF(self.badge_font)
+        self.warn = QPen(theme.color("warn_mark"), 1.0)
+        self.warn_text = theme.color("warn")
+        self.mark_font = ui_font(10, ui_font().Weight.Medium)
+        self.mark_metrics = QFontMetricsF(self.mark_font)
 
 
 class NodeItem(QGraphicsItem):
@@ -161,8 +165,24 @@ class NodeItem(QGraphicsItem):
         painter.setPen(ink.muted)
         painter.setFont(ink.small_font)
         painter.drawText(QPointF(left, box.top() + 37), subtitle)
-
+        self._paint_mark(painter)
         self._paint_button(painter)
+
+    def _paint_mark(self, painter: QPainter) -> None:
+        if not self.node.mark:
+            return
+        ink, width = self._ink, self._mark_width()
+        right = self.button.left() - 4 if self.node.toggle else self._box.right() - 8
+        pill = QRectF(right - width, self._box.bottom() - 20.5, width, 15)
+        painter.setPen(ink.warn)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        painter.drawRoundedRect(pill, 4, 4)
+        painter.setPen(ink.warn_text)
+        painter.setFont(ink.mark_font)
+        painter.drawText(pill, Qt.AlignmentFlag.AlignCenter, self.node.mark)
+
+    def _mark_width(self) -> float:
+        return self._ink.mark_metrics.horizontalAdvance(self.node.mark) + 10
 
     def _paint_button(self, painter: QPainter) -> None:
         """Plus opens, minus closes."""
@@ -228,6 +248,8 @@ class NodeItem(QGraphicsItem):
         title = ink.title_metrics.elidedText(node.title, Qt.TextElideMode.ElideRight, title_room)
         if node.toggle:
             room -= BUTTON + 4
+        if node.mark:
+            room -= self._mark_width() + 6
         return title, ink.small_metrics.elidedText(node.subtitle, middle, room), badge
 
 

@@ -21,6 +21,7 @@ Point = tuple[float, float]
 class CanvasNode:
     """One box. `color` is the overlay's colour (stripe at the left), `badge` a short text.
 
+    `mark` is a short warning, drawn as a word in a frame.
     A frame is drawn around the boxes that name it as their `parent`; it comes before them.
     `toggle`: the box can be opened into a frame, the frame closed again.
     """
@@ -29,6 +30,7 @@ class CanvasNode:
     title: str
     subtitle: str = ""
     badge: str = ""
+    mark: str = ""
     color: QColor | None = None
     shape: Literal["layer", "io", "frame"] = "layer"
     tooltip: str = ""
@@ -134,4 +136,4 @@ def no_layout(
 
 def searchable(node: CanvasNode) -> str:
     """What a search looks at, in lower case."""
-    return f"{node.id} {node.title} {node.subtitle} {node.badge}".lower()
+    return f"{node.id} {node.title} {node.subtitle} {node.badge} {node.mark}".lower()

@@ -12,7 +12,9 @@ import numpy.typing as npt
 from studio.app import text
 
 if TYPE_CHECKING:
+    from studio.analysis.forecast import LayerForecast
     from studio.project.document import Document
+    from studio.quant.encoding import Encoding
     from studio.sim.plan import Layer, TensorPlan
 
 
@@ -69,29 +71,69 @@ def encodings(document: Document, layer: Layer) -> list[EncodingFacts]:
 
 def _encoding(document: Document, plan: TensorPlan) -> EncodingFacts:
     role = {"activation": "Output"}.get(plan.role.value, plan.role.value.capitalize())
-    rows: list[tuple[str, str]] = []
+    rows: list[tuple[str, str]] = [("Grid", "float" if plan.spec is None else str(plan.spec.grid))]
     encoding = document.encodings.get(plan.name)
-    if plan.spec is None:
-        rows.append(("Grid", "float"))
-    else:
-        rows.append(("Grid", str(plan.spec.grid)))
-    if encoding is not None and encoding.axis is None:
-        minimum, maximum = float(encoding.minimum), float(encoding.maximum)
-        rows.append(("min / max", f"{text.number(minimum)} / {text.number(maximum)}"))
-        zero = int(encoding.zero_point)
-        rows.append(("scale / zero point", f"{text.number(float(encoding.scale), 5)} / {zero}"))
+    if plan.dynamic:
+        rows.append(("Range", "found at every inference"))
     elif encoding is not None:
-        low, high = float(encoding.minimum.min()), float(encoding.maximum.max())
-        rows.append(("min / max", f"{text.number(low)} / {text.number(high)}"))
-        small, large = float(encoding.scale.min()), float(encoding.scale.max())
-        rows.append(("scales", f"{text.number(small, 3)} … {text.number(large, 3)}"))
-        rows.append(("channels", f"{encoding.channels} along axis {encoding.axis}"))
+        rows += encoding_rows(encoding)
+    elif plan.spec is not None:
+        rows.append(("Range", "known after calibration"))
     reason = plan.reason
     if plan.from_file:
         reason = f"Scale and zero point {reason}."
     if plan.tied_to:
         reason = f"Uses the encoding of {plan.tied_to}. {reason}"
     return EncodingFacts(plan.name, role, tuple(rows), reason)
+
+
+def encoding_rows(encoding: Encoding) -> list[tuple[str, str]]:
+    """Range, scale and granularity of one encoding, whatever its form."""
+    from studio.quant.grid import FloatGrid
+
+    low, high = float(encoding.minimum.min()), float(encoding.maximum.max())
+    rows = [("min / max", f"{text.number(low)} / {text.number(high)}")]
+    small, large = float(encoding.scale.min()), float(encoding.scale.max())
+    floats = isinstance(encoding.grid, FloatGrid)
+    if floats and not encoding.grid.scaled:  # type: ignore[union-attr]
+        return [*rows, ("scale", "1, as it is")]
+    if encoding.axis is None:
+        if floats:
+            return [*rows, ("scale", text.number(small, 5))]
+        zero = int(encoding.zero_point)
+        return [*rows, ("scale / zero point", f"{text.number(small, 5)} / {zero}")]
+    rows.append(("scales", f"{text.number(small, 3)} … {text.number(large, 3)}"))
+    if encoding.block_size is None:
+        rows.append(("channels", f"{encoding.channels} along axis {encoding.axis}"))
+    else:
+        rows.append(("blocks", f"{encoding.channels:,} of {encoding.block_size} values"))
+        rows.append(("along", f"axis {encoding.axis}, scales {_shape(encoding.scale.shape)}"))
+    if not floats:
+        zeros = encoding.zero_point
+        first, last = int(zeros.min()), int(zeros.max())
+        rows.append(("zero points", str(first) if first == last else f"{first} … {last}"))
+    if encoding.integer_scale is not None:
+        integers, scale = encoding.integer_scale, encoding.channel_scale
+        span = f"{int(integers.min())} … {int(integers.max())}"
+        ends = f"{text.number(float(scale.min()), 3)} … {text.number(float(scale.max()), 3)}"
+        rows.append(("LPBQ integers", span))
+        rows.append(("channel scales", f"{ends} ({scale.size})"))
+    return rows
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return "×".join(map(str, sizes))
+
+
+def runs_in(forecast: LayerForecast | None) -> tuple[str, str]:
+    """(`QLinearConv, in integers`, why not: "" if there is nothing to say)."""
+    if forecast is None:
+        return "", ""
+    runs = forecast.runs.value
+    words = {"integer": "integers", "integer weights": "integer weights"}.get(runs, runs)
+    where = "part of another kernel" if runs == "absorbed" else f"{words} ({forecast.kernel})"
+    parts = [forecast.reason, forecast.hint, forecast.warning]
+    return where, " ".join(f"{part[0].upper()}{part[1:].rstrip('.')}." for part in parts if part)
 
 
 def quality_line(layer: str, sqnr: dict[str, float]) -> tuple[str, str]:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QFrame, QScrollArea, QStackedLayout, QVBoxLayout, QWidget
 
-from studio.app import text
+from studio.app import edits, text
 from studio.app.inspector import facts
 from studio.app.inspector.encoding_block import EncodingBlock, FactGrid
+from studio.app.inspector.observer_table import ObserverComparison
 from studio.app.inspector.settings_form import SettingsForm
 from studio.app.overlay import layer_sqnr
 from studio.app.plots import HistogramPlot
 from studio.app.session import Session
 from studio.app.widgets import elided, label, set_role
+from studio.sim.choices import OBSERVER, Kind, observer_text
 
 if TYPE_CHECKING:
     from studio.project.document import Document
@@ -28,10 +30,12 @@ class InspectorPanel(QWidget):
         super().__init__(parent)
         self.setAccessibleName("Inspector")
         self._session = session
+        self._layer: Layer | None = None
         self.name = elided("", "heading")
         self.subtitle = label("", "muted", wrap=True)
         self.note = label("", "muted", wrap=True)
         self.facts = FactGrid()
+        self.runs = label("", "muted", wrap=True)
         self.weights = SettingsForm(session, "weight")
         self.weights_title = label("Weights", "section")
         self.activation = SettingsForm(session, "act")
@@ -44,11 +48,18 @@ class InspectorPanel(QWidget):
         self.histogram.header.setContentsMargins(0, 8, 0, 0)
         self.histogram.note.setContentsMargins(0, 0, 0, 0)
         self.histogram.log.setChecked(True)
+        self.compare = ObserverComparison(session, "output")
+        self.compare_weights = ObserverComparison(session, "weights")
         self.quality = label("", "muted", wrap=True)
         self._build()
         session.selection_changed.connect(self.refresh)
         session.document_changed.connect(self.refresh)
         session.job_changed.connect(self.refresh)
+        session.forecasts.changed.connect(self.refresh)
+        self.compare.chosen.connect(lambda name: self._choose_observer("act", name))
+        self.compare_weights.chosen.connect(lambda name: self._choose_observer("weight", name))
+        self.compare.compared.connect(self._show_ranges)
+        self.compare.looked_at.connect(self._look_at)
         self.refresh()
 
     def _build(self) -> None:
@@ -61,12 +72,15 @@ class InspectorPanel(QWidget):
             self.name,
             self.subtitle,
             self.facts,
+            self.runs,
             self.weights_title,
             self.weights,
+            self.compare_weights,
             self.activation_title,
             self.activation,
             self.note,
             self.histogram,
+            self.compare,
             self.quality,
             self.encodings_title,
         )
@@ -95,6 +109,7 @@ class InspectorPanel(QWidget):
         layer = None
         if document is not None and name is not None:
             layer = next((item for item in document.plan.layers if item.name == name), None)
+        self._layer = layer
         self._stack.setCurrentIndex(0 if layer is None else 1)
         if document is not None and layer is not None:
             self._show(document, layer)
@@ -104,7 +119,11 @@ class InspectorPanel(QWidget):
         more = f"   + {text.plural(count - 1, 'layer')}" if count > 1 else ""
         self.name.setText(layer.name + more)
         self.subtitle.setText(facts.subtitle(document, layer))
-        self.facts.show_rows(facts.facts(document, layer))
+        where, why = facts.runs_in(self._session.forecasts.layer(layer.name))
+        rows = facts.facts(document, layer)
+        self.facts.show_rows([*rows, ("Runs in", where)] if where else rows)
+        self.runs.setText(why)
+        self.runs.setVisible(bool(why))
         self.weights.setVisible(layer.editable_weight)
         self.weights_title.setVisible(layer.editable_weight)
         self.activation.setVisible(layer.editable_act)
@@ -118,12 +137,46 @@ class InspectorPanel(QWidget):
             notes.insert(0, f"The output uses the encoding of {layer.follows}.")
         self.note.setText(" ".join(notes))
         self.note.setVisible(bool(notes))
+        self._show_comparisons(document, layer)
         self._show_histogram(document, layer)
         words, role = facts.quality_line(layer.name, layer_sqnr(document))
         self.quality.setText(words)
         self.quality.setVisible(bool(words))
         set_role(self.quality, role)
         self._show_blocks(facts.encodings(document, layer))
+
+    def _show_comparisons(self, document: Document, layer: Layer) -> None:
+        """Methods are compared where one can be chosen and there is something to compare."""
+        output = document.plan.tensors.get(layer.output)
+        known = document.calibration.statistics if document.calibration is not None else {}
+        ready = output is not None and output.observed and output.name in known
+        self.compare.show_tensor(
+            layer.output if ready and layer.editable_act else "", layer.settings.act_observer or ""
+        )
+        weight = document.plan.tensors.get(layer.weights[0]) if layer.weights else None
+        ready = weight is not None and weight.spec is not None and not weight.from_file
+        self.compare_weights.show_tensor(
+            layer.weights[0] if ready and layer.editable_weight else "",
+            layer.settings.weight_observer or "",
+        )
+
+    def _choose_observer(self, kind: Kind, name: str) -> None:
+        document, layer = self._session.document, self._layer
+        if document is None or layer is None:
+            return
+        asked = edits.questions_of(document, layer, kind)
+        question = next(item for item in asked if item.name == OBSERVER)
+        choice = question.choice(observer_text(name))
+        edits.answer(self._session, self._session.selection, question, choice)
+
+    def _show_ranges(self) -> None:
+        ranges = [(result.minimum, result.maximum) for result in self.compare.results]
+        self.histogram.set_other_ranges(ranges)
+
+    def _look_at(self, name: str) -> None:
+        found = (item for item in self.compare.results if item.observer == name)
+        result = next(found, None)
+        self.histogram.look_at(None if result is None else (result.minimum, result.maximum))
 
     def _show_blocks(self, items: list[facts.EncodingFacts]) -> None:
         while len(self.blocks) < len(items):

@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from studio.app.layers.columns import COLUMNS, SQNR
+from studio.app.layers.model import QUESTION_ROLE
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -35,11 +36,14 @@ class CellDelegate(QStyledItemDelegate):
         self._edit = edit
 
     def createEditor(self, parent: QWidget, option: QStyleOptionViewItem, index: Index) -> QWidget:
-        column = COLUMNS[index.column()]
         editor = QComboBox(parent)
-        editor.setAccessibleName(column.title)
-        for shown, value in column.choices():
-            editor.addItem(shown, value)
+        editor.setAccessibleName(COLUMNS[index.column()].title)
+        question = index.data(QUESTION_ROLE)
+        for choice in question.choices if question is not None else ():
+            editor.addItem(choice.text)
+            editor.setItemData(editor.count() - 1, choice.tip, Qt.ItemDataRole.ToolTipRole)
+        # Wider than a narrow column, so that the names can be read.
+        editor.view().setMinimumWidth(editor.view().sizeHintForColumn(0) + 24)
         editor.activated.connect(lambda _row: self._commit(editor))
         QTimer.singleShot(0, editor, editor.showPopup)
         return editor
@@ -51,15 +55,13 @@ class CellDelegate(QStyledItemDelegate):
     def setEditorData(self, editor: QWidget, index: Index) -> None:
         assert isinstance(editor, QComboBox)
         value = index.data(Qt.ItemDataRole.EditRole)
-        row = next((i for i in range(editor.count()) if editor.itemData(i) == value), -1)
-        if row < 0 and value is not None:
-            editor.addItem(str(value), value)
-            row = editor.count() - 1
-        editor.setCurrentIndex(row)
+        if editor.findText(str(value)) < 0:
+            editor.addItem(str(value))
+        editor.setCurrentText(str(value))
 
     def setModelData(self, editor: QWidget, model: QAbstractItemModel, index: Index) -> None:
         assert isinstance(editor, QComboBox)
-        value = editor.currentData()
+        value = editor.currentText()
         if value != index.data(Qt.ItemDataRole.EditRole):
             self._edit(index, value)
 

@@ -12,9 +12,11 @@ from studio.app.layers.columns import COLUMNS, LAYER, SCALE, SQNR, Cell, cells
 from studio.app.overlay import layer_sqnr, sqnr_scale
 from studio.app.session import Session
 from studio.app.theme import current_theme, notifier
+from studio.sim.choices import Question
 
 SORT_ROLE = Qt.ItemDataRole.UserRole + 1
 CHANGED_ROLE = Qt.ItemDataRole.UserRole + 2
+QUESTION_ROLE = Qt.ItemDataRole.UserRole + 3
 Index = QModelIndex | QPersistentModelIndex
 ROOT = QModelIndex()
 
@@ -32,6 +34,7 @@ class LayersModel(QAbstractTableModel):
         self._sqnr: dict[str, float] = {}
         session.document_changed.connect(self.refresh)
         session.job_changed.connect(self._flags_changed)
+        session.forecasts.changed.connect(self.refresh)
         notifier.theme_changed.connect(self._theme_changed)
         self.refresh()
 
@@ -50,7 +53,8 @@ class LayersModel(QAbstractTableModel):
         self._sizes = document.shape_layers if document is not None else frozenset()
         self._changed = [bool(layer.changed) for layer in layers]
         if document is not None:
-            self._rows = [cells(document, layer, self._sqnr) for layer in layers]
+            known = self._session.forecasts.layer
+            self._rows = [cells(document, row, self._sqnr, known(row.name)) for row in layers]
         else:
             self._rows = []
         if reset:
@@ -106,7 +110,7 @@ class LayersModel(QAbstractTableModel):
         if not index.isValid():
             return Qt.ItemFlag.NoItemFlags
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
-        if self.cell(index).key and self._session.editable:
+        if self.cell(index).editable and self._session.editable:
             flags |= Qt.ItemFlag.ItemIsEditable
         return flags
 
@@ -117,11 +121,13 @@ class LayersModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return cell.text
         if role == Qt.ItemDataRole.EditRole:
-            return cell.value if cell.key else cell.text
+            return cell.answer if cell.editable else cell.text
         if role == SORT_ROLE:
             return cell.sort
         if role == CHANGED_ROLE:
             return self._changed[index.row()]
+        if role == QUESTION_ROLE:
+            return self.question(index.row(), index.column())
         return self._look(index, cell, role)
 
     def _look(self, index: Index, cell: Cell, role: int) -> Any:
@@ -136,7 +142,7 @@ class LayersModel(QAbstractTableModel):
         elif role == Qt.ItemDataRole.ForegroundRole:
             if cell.muted or index.column() == 1:
                 return theme.color("muted")
-            return theme.color("link" if cell.key else "text")
+            return theme.color(cell.role or ("link" if cell.editable else "text"))
         elif role == Qt.ItemDataRole.DecorationRole and index.column() == SQNR:
             value = self._sqnr.get(self._names[index.row()])
             return None if value is None else sqnr_scale(self._sqnr).color(value)
@@ -146,9 +152,7 @@ class LayersModel(QAbstractTableModel):
 
     def _tip(self, cell: Cell) -> str:
         parts = [cell.reason] if cell.reason else []
-        if cell.changed:
-            parts.append("Set for this layer.")
-        if cell.key and self._session.busy:
+        if cell.editable and self._session.busy:
             parts.append(f"Cannot be edited while {self._session.job_step.lower()}.")
         return " ".join(parts) or cell.text
 
@@ -157,19 +161,19 @@ class LayersModel(QAbstractTableModel):
             return False
         return self.edit([index.row()], index.column(), value)
 
-    def edit(self, rows: list[int], column: int, value: Any) -> bool:
-        """Set the cell `column` of all `rows` that have one to `value`, as one edit."""
-        key = COLUMNS[column].key
-        names = [self._names[row] for row in rows if self._rows[row][column].key]
-        if not key or not names or not self._session.editable:
-            return False
-        return edit_layers(self._session, names, key, value)
+    def question(self, row: int, column: int) -> Question | None:
+        """What can be chosen in a cell; None where nothing can."""
+        document, entry = self._session.document, COLUMNS[column]
+        if document is None or not entry.question or not self._rows[row][column].editable:
+            return None
+        asked = edits.questions_of(document, document.plan.layers[row], entry.kind)
+        return next((item for item in asked if item.name == entry.question), None)
 
-
-def edit_layers(session: Session, names: list[str], key: str, value: Any) -> bool:
-    """One undoable edit of the setting `key`; for bits, None turns quantization off."""
-    words = edits.describe_edit(names, key, value)
-    if key.endswith("_bits"):
-        kind = key.partition("_")[0]
-        return session.edit(words, lambda document: edits.set_bits(document, names, kind, value))
-    return session.edit(words, lambda document: edits.set_layers(document, names, **{key: value}))
+    def edit(self, rows: list[int], column: int, answer: str) -> bool:
+        """Choose `answer` in the cell `column` of all `rows` that offer it, as one edit."""
+        asked = [self.question(row, column) for row in rows]
+        for question in asked if self._session.editable else ():
+            if question is not None and any(item.text == answer for item in question.choices):
+                names = [self._names[row] for row in rows]
+                return edits.answer(self._session, names, question, question.choice(answer))
+        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from PySide6.QtCore import QItemSelection, QItemSelectionModel, QModelIndex, QPoint, Qt
 from PySide6.QtGui import QGuiApplication, QKeyEvent, QKeySequence, QResizeEvent
@@ -18,16 +18,18 @@ from PySide6.QtWidgets import (
 )
 
 from studio.app import edits
-from studio.app.layers.columns import COLUMNS, SQNR, W_BITS
+from studio.app.layers.columns import COLUMNS, W_BITS
 from studio.app.layers.delegate import CellDelegate, Index
 from studio.app.layers.filter import LayersFilter
-from studio.app.layers.model import LayersModel, edit_layers
+from studio.app.layers.model import LayersModel
 from studio.app.session import Session
 from studio.app.widgets import label, menu_button
+from studio.sim.choices import KINDS, Kind, Question
 
 SQNR_LIMITS = (10, 15, 20, 25, 30, 40)
-NARROW = (108, 92, 50, 95, 55, 48, 54, 104, 82, 78)  # what the cells need
-COMFORT = (220, 136, 66, 106, 70, 66, 70, 124, 92, 92)  # where there is room
+# What the cells need, and where there is room.
+NARROW = (108, 92, 54, 92, 62, 54, 62, 84, 100, 72, 80, 78)
+COMFORT = (220, 136, 70, 110, 74, 70, 78, 104, 124, 92, 92, 92)
 
 
 class LayersTable(QTableView):
@@ -247,7 +249,7 @@ class LayersPanel(QWidget):
 
     # -- edits ---------------------------------------------------------------------------------
 
-    def _edited(self, index: Index, value: Any) -> None:
+    def _edited(self, index: Index, value: str) -> None:
         row = self.filter.mapToSource(index).row()
         rows = self.selected_rows()
         self.model.edit(rows if row in rows else [row], index.column(), value)
@@ -262,22 +264,22 @@ class LayersPanel(QWidget):
         """Edits of all selected layers."""
         menu.clear()
         rows = self.chosen_rows()
-        for column in range(W_BITS, SQNR):
-            entry = COLUMNS[column]
-            fits = [row for row in rows if self.model.cell(self.model.index(row, column)).key]
-            if not entry.key:
-                continue
-            submenu = menu.addMenu(f"Set {edits.SETTING_NAMES[entry.key]}")
-            submenu.setEnabled(bool(fits) and self._session.editable)
-            for shown, value in entry.choices():
-                action = submenu.addAction(shown)
-                action.triggered.connect(
-                    lambda _checked=False, column=column, value=value: self.model.edit(
-                        self.chosen_rows(), column, value
+        names = tuple(self._session.selection)
+        for kind in KINDS:
+            for question in self._asked(rows, kind):
+                submenu = menu.addMenu(f"Set {question.noun}")
+                submenu.setToolTipsVisible(True)
+                submenu.setEnabled(self._session.editable)
+                for choice in question.choices:
+                    action = submenu.addAction(choice.text)
+                    action.setToolTip(choice.tip)
+                    action.triggered.connect(
+                        lambda _checked=False, question=question, choice=choice: edits.answer(
+                            self._session, names, question, choice
+                        )
                     )
-                )
         menu.addSeparator()
-        for kind, noun in (("weight", "weights"), ("act", "activations")):
+        for kind, noun in zip(KINDS, ("weights", "activations"), strict=True):
             for on in (True, False):
                 action = menu.addAction(f"Quantize {noun}" if on else f"Keep {noun} in float")
                 action.setEnabled(bool(rows) and self._session.editable)
@@ -289,13 +291,30 @@ class LayersPanel(QWidget):
         action.setEnabled(bool(rows) and self._session.editable)
         action.triggered.connect(lambda: self.reset())
 
-    def _set_enabled(self, kind: str, on: bool) -> None:
-        column = next(i for i, entry in enumerate(COLUMNS) if entry.key == f"{kind}_bits")
-        rows = self.chosen_rows()
-        fits = [row for row in rows if self.model.cell(self.model.index(row, column)).key]
-        names = [self.model.name(row) for row in fits]
+    def _asked(self, rows: list[int], kind: Kind) -> list[Question]:
+        """What can be chosen for any of the layers in `rows`: the choices of all of them."""
+        document = self._session.document
+        if document is None:
+            return []
+        merged: dict[str, Question] = {}
+        for row in rows:
+            for question in edits.questions_of(document, document.plan.layers[row], kind):
+                before = merged.get(question.name, question).choices
+                more = (*before, *question.choices)
+                merged[question.name] = replace(question, choices=tuple(dict.fromkeys(more)))
+        return list(merged.values())
+
+    def _set_enabled(self, kind: Kind, on: bool) -> None:
+        document = self._session.document
+        if document is None:
+            return
+        names = edits.layers_with(document, self._session.selection, f"{kind}_bits")
         if names:
-            edit_layers(self._session, names, f"{kind}_enabled", on)
+            noun = "weight" if kind == "weight" else "activation"
+            words = edits.describe_edit(names, f"{noun} quantization", "on" if on else "off")
+            self._session.edit(
+                words, lambda document: edits.set_layers(document, names, **{f"{kind}_enabled": on})
+            )
 
     def reset(self) -> None:
         """Give the selected layers the default settings."""

@@ -43,6 +43,13 @@ class HistogramPlot(PlotFrame):
         for item in (*self._lines, *self._labels):
             self.canvas.addItem(item)
             item.hide()
+        # Both ends of other ranges: dashes, and one of them looked at.
+        self._others = pg.PlotCurveItem(connect="pairs")
+        self._other = pg.PlotCurveItem(connect="pairs")
+        self._ranges: list[tuple[float, float]] = []
+        self._looked_at: tuple[float, float] | None = None
+        for item in (self._others, self._other):
+            self.canvas.addItem(item)
         for label in self._labels:
             label.setFont(ui_font(11))
         self.canvas.hideAxis("left")
@@ -83,6 +90,22 @@ class HistogramPlot(PlotFrame):
         self._limits = None if low is None or high is None else (float(low), float(high))
         self._draw()
 
+    def set_other_ranges(self, ranges: list[tuple[float, float]]) -> None:
+        """Ends (low, high) of ranges to compare the limits with."""
+        self._ranges, self._looked_at = list(ranges), None
+        self._draw()
+
+    def look_at(self, range_: tuple[float, float] | None) -> None:
+        """Show one of the other ranges in front, or none."""
+        self._looked_at = range_
+        self._draw_others()
+        self._say_clipped()
+
+    @property
+    def shown_limits(self) -> tuple[float, float] | None:
+        """The limits the note is about: those looked at, else those in force."""
+        return self._looked_at or self._limits
+
     def clear(self, text: str = "") -> None:
         """Back to the empty state; `text` replaces the usual one."""
         self._counts, self._edges, self._limits = np.zeros(0), np.zeros(1), None
@@ -91,10 +114,9 @@ class HistogramPlot(PlotFrame):
 
     @property
     def clipped(self) -> float:
-        """Share of values outside the limits, 0 to 1; 0 without limits."""
-        if self._limits is None:
-            return 0.0
-        return clipped_share(self._counts, self._edges, *self._limits)
+        """Share of values outside the limits shown, 0 to 1; 0 without limits."""
+        limits = self.shown_limits
+        return 0.0 if limits is None else clipped_share(self._counts, self._edges, *limits)
 
     def _draw(self) -> None:
         counts, edges = self._counts, self._edges
@@ -108,6 +130,7 @@ class HistogramPlot(PlotFrame):
         if empty:
             none = np.zeros(0)
             self._bars.set_bars(none, none, none, none, np.zeros(0, dtype=np.intp))
+            self._draw_others()
             return
         height = np.log10(counts + 1) if self.log.isChecked() else counts
         height = height / height.max()
@@ -119,14 +142,25 @@ class HistogramPlot(PlotFrame):
         low = np.where(counts > 0, 0.0, np.nan)
         self._bars.set_bars(edges[:-1], edges[1:], low, height, kind)
         self._place(limits)
+        self._draw_others()
         if limits is not None:
             self._say_clipped()
+
+    def _draw_others(self) -> None:
+        shown = [] if self._counts.sum() <= 0 else self._ranges
+        front = [self._looked_at] if self._looked_at is not None and shown else []
+        for curve, ranges, top in ((self._others, shown, 0.55), (self._other, front, HEAD)):
+            ends = [end for range_ in ranges for end in range_]
+            x = np.repeat(np.asarray(ends, dtype=np.float64), 2)
+            curve.setData(x, np.tile([0.0, top], len(ends)))
 
     def _place(self, limits: tuple[float, float] | None) -> None:
         used = np.flatnonzero(self._counts)
         left, right = float(self._edges[used[0]]), float(self._edges[used[-1] + 1])
         if limits is not None:
             left, right = min(left, limits[0]), max(right, limits[1])
+        for low, high in self._ranges:
+            left, right = min(left, low), max(right, high)
         margin = 0.06 * (right - left) or 1.0
         box = self.canvas.getViewBox()
         box.setRange(
@@ -166,6 +200,10 @@ class HistogramPlot(PlotFrame):
     def apply_theme(self, theme: Theme) -> None:
         super().apply_theme(theme)
         self._bars.set_colors([pg.mkColor(theme.accent), pg.mkColor(theme.bad_mark)])
-        for line, label in zip(self._lines, self._labels, strict=True):
+        for line in self._lines:
             line.setPen(pg.mkPen(theme.warn_mark, width=1))
+        dashes = Qt.PenStyle.DashLine
+        self._others.setPen(pg.mkPen(theme.muted, width=1, style=dashes))
+        self._other.setPen(pg.mkPen(theme.link, width=2))
+        for label in self._labels:
             label.setColor(pg.mkColor(current_theme().muted))

@@ -114,10 +114,53 @@ def _quick(
     corners = transform == "align_corners"
     half = transform == "half_pixel" or (transform == "pytorch_half_pixel" and min(size[2:]) > 1)
     if mode == "linear" and (half or corners):
+        if x.dtype == torch.float32 and not x.requires_grad:
+            return _bilinear(x, size[2:], corners)
         return F.interpolate(x, size[2:], mode="bilinear", align_corners=corners)
     if mode == "cubic" and (half or corners) and call.get("cubic_coeff_a", -0.75) == -0.75:
         return F.interpolate(x, size[2:], mode="bicubic", align_corners=corners)
     return None
+
+
+def _bilinear(x: Tensor, size: Sequence[int], corners: bool) -> Tensor:
+    """Bilinear interpolation of NCHW float32 in the order of onnxruntime's additions.
+
+    Between quantized values the result is often exactly between two integers: there the last bit
+    decides, and torch's own kernel adds in another order (onnxruntime, UpsampleBilinear: weights in
+    float32, top left, top right, bottom left, bottom right).
+    """
+    top, bottom, below, above = _neighbours(x.shape[2], size[0], corners, x.device)
+    left, right, before, after = _neighbours(x.shape[3], size[1], corners, x.device)
+    last = x.permute(0, 2, 3, 1)  # whole pixels are copied at once
+    columns = last.index_select(2, left), last.index_select(2, right)
+    result: Tensor | None = None
+    for rows, vertical in ((top, above), (bottom, below)):
+        for picked, horizontal in zip(columns, (after, before), strict=True):
+            weight = (horizontal * vertical[:, None])[None, :, :, None]
+            part = picked.index_select(1, rows).mul_(weight)
+            result = part if result is None else result.add_(part)
+    assert result is not None
+    return result.permute(0, 3, 1, 2)
+
+
+def _neighbours(
+    length: int, size: int, corners: bool, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Along one axis: the elements before and after each position, and the distances to them."""
+    at = torch.arange(size, dtype=torch.float32)
+    if size == length:
+        where = at
+    elif corners:
+        where = at * (length - 1) / (size - 1) if size > 1 else torch.zeros_like(at)
+    else:
+        where = (at + 0.5) / torch.tensor(size / length, dtype=torch.float32) - 0.5
+    where = where.clamp(0, length - 1)
+    first = where.to(torch.int64)
+    second = (first + 1).clamp(max=length - 1)
+    edge = first == second
+    to_first = (where - first).abs().masked_fill(edge, 0.5)
+    to_second = (where - second).abs().masked_fill(edge, 0.5)
+    return first.to(device), second.to(device), to_first.to(device), to_second.to(device)
 
 
 def _coordinates(

@@ -14,7 +14,7 @@ from studio.sim.config import QuantConfig
 from studio.sim.fusion import FusedGroup, Unit, fused_groups
 from studio.sim.plan import Role, TensorPlan
 from studio.sim.rules.names import is_one_of, layer_names
-from studio.sim.settings import ResolvedSettings, SettingsResolver
+from studio.sim.settings import LayerNames, ResolvedSettings, SettingsResolver
 from studio.sim.target import Target
 
 
@@ -31,6 +31,8 @@ class Context:
     group_of: dict[ir.Node, FusedGroup]
     unit_of: dict[ir.Node, Unit]
     rows: dict[str, TensorPlan] = field(default_factory=dict)
+    _names: dict[str, LayerNames] = field(default_factory=dict)
+    _weights: dict[Unit, tuple[ir.Value, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -49,7 +51,13 @@ class Context:
         )
 
     def settings_of(self, group: FusedGroup) -> ResolvedSettings:
-        return self.resolver.resolve(layer_names(group))
+        return self.resolver.resolve(self.names_of(group))
+
+    def names_of(self, group: FusedGroup) -> LayerNames:
+        """What the settings of the group's layer may be addressed by."""
+        if group.name not in self._names:
+            self._names[group.name] = layer_names(group)
+        return self._names[group.name]
 
     def put(self, row: TensorPlan) -> TensorPlan:
         self.rows[row.name] = row
@@ -61,6 +69,11 @@ class Context:
 
     def weights_of(self, unit: Unit) -> tuple[ir.Value, ...]:
         """Constants of the unit that are weights on this target."""
+        if unit not in self._weights:
+            self._weights[unit] = self._find_weights(unit)
+        return self._weights[unit]
+
+    def _find_weights(self, unit: Unit) -> tuple[ir.Value, ...]:
         if not is_one_of(unit.label, self.target.weight_ops) and not (
             unit.kind == "Linear" and "MatMul" in self.target.weight_ops
         ):

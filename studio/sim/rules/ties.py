@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from studio.graph.model import is_constant
 from studio.quant.grid import FloatGrid, Grid
 from studio.sim import op_rules
 from studio.sim.plan import Role, TensorPlan
@@ -41,7 +40,7 @@ def tie(context: Context) -> list[str]:
         for value in dict.fromkeys(values):
             if value is not None and (forward or _is_alone(value)):
                 other = _share(context, value, output, head, forward)
-                if other is not None and forward:
+                if other is not None and forward and _is_chosen(context, value, group.name):
                     warnings.append(
                         f"{group.name}: {target.title} wants one encoding for all inputs of "
                         f"{last.label}; {value.name} is {other}, the output {output.spec.grid}."
@@ -49,9 +48,16 @@ def tie(context: Context) -> list[str]:
     return warnings
 
 
+def _is_chosen(context: Context, value: ir.Value, layer: str) -> bool:
+    """True if the user, not the target, decides about `value` or the output of `layer`."""
+    layers = (context.rows[value.name or ""].layer, layer)
+    return any(key.startswith("act_") for name in layers for key in context.resolver.asked(name))
+
+
 def _is_alone(value: ir.Value) -> bool:
     """True if one node reads `value`, which some node has made."""
-    return not value.is_graph_output() and not is_constant(value) and len(list(value.uses())) == 1
+    made = value.producer() is not None
+    return made and not value.is_graph_output() and len(list(value.uses())) == 1
 
 
 def _share(

@@ -1,0 +1,114 @@
+"""The techniques a document can be improved with, and applying them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from studio.errors import ConfigError
+from studio.jobs.events import CancelToken, Emit, Progress, silent
+from studio.project.document import Applied, Document
+from studio.project.recipe import TechniqueStep
+from studio.project.steps import document_data, input_specs, require_calibration
+from studio.qat.technique import QAT
+from studio.sim.quantized_model import QuantizedModel
+from studio.techniques.technique import Options, Samples, Technique
+
+TECHNIQUES: dict[str, Technique] = {technique.name: technique for technique in (QAT,)}
+"""All techniques by name."""
+
+
+def parse_options(name: str, values: Mapping[str, Any]) -> Options:
+    """Options of the technique `name` from JSON-like values; ConfigError names what is wrong."""
+    technique = TECHNIQUES.get(name)
+    if technique is None:
+        raise ConfigError(
+            f"There is no technique {name!r}.", f"Techniques: {', '.join(TECHNIQUES)}."
+        )
+    try:
+        return technique.options.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the options"
+        known = ", ".join(technique.options.model_fields)
+        raise ConfigError(
+            f"{name}: {where}: {first['msg']} (got {first.get('input')!r}).", f"Options: {known}."
+        ) from None
+
+
+def parse_step(text: str) -> TechniqueStep:
+    """`NAME[:key=value,...]` -> a step of a recipe; ConfigError names what is wrong."""
+    name, _, rest = text.partition(":")
+    pairs = [part.partition("=") for part in rest.split(",")] if rest else []
+    wrong = [key for key, equals, _ in pairs if not equals]
+    if wrong:
+        raise ConfigError(
+            f"The technique {text!r} has {wrong[0]!r}, which is not of the form key=value.",
+            "Give for example qat:epochs=3,ranges=fixed.",
+        )
+    step = TechniqueStep(technique=name, options={key: value for key, _, value in pairs})
+    parse_options(step.technique, step.options)
+    return step
+
+
+def apply_technique(
+    document: Document,
+    name: str,
+    options: Options,
+    *,
+    emit: Emit = silent,
+    cancel: CancelToken | None = None,
+) -> Document:
+    """`document` improved by a technique. Raises ConfigError, DataError and CancelledError; the
+    document is as it was then."""
+    technique = TECHNIQUES[name]
+    if technique.calibrated:
+        require_calibration(document)
+    emit(Progress(technique.title, 0, 0, "reading the data"))
+    outcome = technique.load()(
+        document.model, _samples(document), options, emit, cancel or CancelToken()
+    )
+    applied = Applied(
+        name, options.model_dump(mode="json"), outcome.summary, outcome.measure, outcome.rows
+    )
+    return replace(with_model(document, outcome.model), applied=(*document.applied, applied))
+
+
+def with_model(document: Document, model: QuantizedModel) -> Document:
+    """`document` with another model of the same graph; results of the old one are dropped."""
+    before = document.graph
+    changed = {
+        name
+        for name, value in model.graph.initializers.items()
+        if name in before.initializers
+        and value.const_value is not before.initializers[name].const_value
+    }
+    calibration = document.calibration
+    if calibration is not None and model.statistics is not calibration.statistics:
+        calibration = replace(calibration, statistics=model.statistics)
+    return replace(
+        document,
+        graph=model.graph,
+        config=model.config,
+        plan=model.plan,
+        calibration=calibration,
+        encodings=model.encodings,
+        given=model.given,
+        tuned=document.tuned | changed,
+        untuned=document.original if document.tuned | changed else None,
+        evaluation=None,
+        export=None,
+    )
+
+
+def _samples(document: Document) -> Samples:
+    settings, training, size = document_data(document, training=True)
+    _, validation, _ = document_data(document)
+    fixed = any(
+        spec.batch is not None and spec.shape[spec.batch] for spec in input_specs(document.graph)
+    )
+    calibration = training.subset(settings.calibration_size)
+    return Samples(calibration, training, validation, size if fixed else None)

@@ -1,0 +1,140 @@
+"""What techniques made of a model, beside its project file: constants and encodings."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from studio.errors import ConfigError
+from studio.project.document import Applied, Document
+from studio.project.techniques import with_model
+from studio.quant.encoding import Encoding
+from studio.quant.grid import FloatGrid, Grid
+from studio.sim.quantized_model import QuantizedModel, quantized_model
+from studio.whole_files import write_error
+
+_APPLIED: TypeAdapter[tuple[Applied, ...]] = TypeAdapter(tuple[Applied, ...])
+
+
+class _Given(BaseModel):
+    """An encoding, its arrays apart."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    grid: Grid | FloatGrid
+    axis: int | None
+    block_size: int | None
+
+
+class Tuned(BaseModel):
+    """`file` in the project's folder holds the arrays: `constant/NAME`, and for each entry of
+    `given` `scale/NAME`, `zero_point/NAME` and perhaps `integer_scale/NAME`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    applied: tuple[Any, ...]
+    given: dict[str, _Given]
+
+
+def save_tuned(document: Document, path: Path) -> Tuned | None:
+    """Write what techniques made of `document` into a file beside the project `path`; None if there
+    is nothing. Raises ExportError."""
+    from safetensors.numpy import save
+
+    if not document.applied:
+        return None
+    arrays = {
+        f"constant/{name}": np.ascontiguousarray(document.graph.constant(name))
+        for name in sorted(document.tuned)
+    }
+    for name, encoding in document.given.items():
+        arrays[f"scale/{name}"] = encoding.scale
+        arrays[f"zero_point/{name}"] = encoding.zero_point
+        if encoding.integer_scale is not None:
+            arrays[f"integer_scale/{name}"] = encoding.integer_scale
+    content = save(arrays)
+    # Another name for another content: the old project stays whole until its file is replaced.
+    file = f"{path.stem}.{hashlib.sha256(content).hexdigest()[:12]}.safetensors"
+    temporary = path.parent / f".{file}.{os.getpid()}.tmp"
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path.parent / file)
+    except OSError as error:
+        raise write_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    given = {
+        name: _Given(grid=item.grid, axis=item.axis, block_size=item.block_size)
+        for name, item in document.given.items()
+    }
+    return Tuned(file=file, applied=tuple(map(asdict, document.applied)), given=given)
+
+
+def remove_other_files(path: Path, tuned: Tuned | None) -> None:
+    """Delete the files that earlier versions of the project `path` belonged to."""
+    for other in path.parent.glob(f"{path.stem}.{'[0-9a-f]' * 12}.safetensors"):
+        if tuned is None or other.name != tuned.file:
+            other.unlink(missing_ok=True)
+
+
+def with_tuned(document: Document, path: Path, tuned: Tuned) -> Document:
+    """`document`, opened and calibrated as before, as the techniques left it.
+
+    Raises ConfigError if the file beside the project `path` is missing or does not fit.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        arrays = load_file(path.parent / tuned.file)
+        given = {name: _encoding(name, item, arrays) for name, item in tuned.given.items()}
+        constants = _constants(document, arrays)
+        applied = _APPLIED.validate_python(tuned.applied)
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise ConfigError(
+            f"{tuned.file}, which belongs to {path}, cannot be used: {error}.",
+            "Put it back beside the project, or open the model itself.",
+        ) from None
+    before = document.model
+    model: QuantizedModel = quantized_model(
+        before.graph, before.config, before.statistics, given
+    ).changed(constants=constants)
+    opened = with_model(document, model)
+    return replace(opened, applied=applied)
+
+
+def _constants(document: Document, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Raises ValueError for a constant that the model does not have, or of another shape."""
+    constants = {}
+    for key, array in arrays.items():
+        kind, _, name = key.partition("/")
+        if kind != "constant":
+            continue
+        if name not in document.graph.initializers:
+            raise ValueError(f"the model has no constant {name}")
+        if document.graph.constant(name).shape != array.shape:
+            raise ValueError(f"the constant {name} has another shape in the model")
+        constants[name] = array
+    return constants
+
+
+def _encoding(name: str, item: _Given, arrays: Mapping[str, np.ndarray]) -> Encoding:
+    scale, zero_point = arrays[f"scale/{name}"], arrays[f"zero_point/{name}"]
+    if scale.shape != zero_point.shape or not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError(f"the encoding of {name} is not valid")
+    return Encoding(
+        item.grid,
+        scale,
+        zero_point,
+        item.axis,
+        item.block_size,
+        arrays.get(f"integer_scale/{name}"),
+    )
