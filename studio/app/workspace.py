@@ -63,7 +63,7 @@ class Workspace(QWidget):
             lambda count: self.bottom.set_title("validation", f"Validation {count}")
         )
         self.forecast.counted.connect(self._show_float_count)
-        self._show_float_count(0)
+        self.forecast.refresh()
         for table in (self.tensors, self.preparation, self.validation, self.forecast):
             table.layer_chosen.connect(lambda name: session.select((name,)))
         self.layers.sizes.toggled.connect(self.graph.show_sizes)

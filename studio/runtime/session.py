@@ -81,7 +81,8 @@ class Session:
         if optimized_path is not None:
             options.optimized_model_filepath = str(optimized_path)
         try:
-            self._session = _load(_with_outputs(model, outputs), options)
+            changed = _with_outputs(model, outputs)
+            self._session = _load(changed, options, own=changed is not model)
         except Exception as error:
             # onnxruntime raises a family of exceptions without a common public base class.
             raise ModelError(
@@ -136,13 +137,14 @@ def _with_outputs(model: ir.Model | Path, outputs: Sequence[str]) -> ir.Model | 
     return copy
 
 
-def _load(model: ir.Model | Path, options: ort.SessionOptions) -> ort.InferenceSession:
+def _load(model: ir.Model | Path, options: ort.SessionOptions, own: bool) -> ort.InferenceSession:
+    """`own`: nobody else holds `model`, which may be changed."""
     providers = ["CPUExecutionProvider"]
     if isinstance(model, Path):
         return ort.InferenceSession(str(model), options, providers=providers)
     # Large weights are handed over in memory beside the graph: no copy goes through protobuf, whose
     # messages end at 2 GiB.
-    shell = model.clone()
+    shell = model if own else model.clone()
     names, weights = [], []
     for name, value in shell.graph.initializers.items():
         tensor = value.const_value

@@ -130,7 +130,7 @@ def test_what_stays_in_float_is_named() -> None:
     plan, encodings = quantized(graph, QuantConfig())
     model = exported(graph, plan, encodings, QOPERATOR)
     left = {model.graph.node(name).op_type for name in kept_as_pairs(model)}
-    assert left == {"LayerNormalization", "Div", "Sigmoid", "Mul"} & left
+    assert left <= {"LayerNormalization", "Div", "Sigmoid", "Mul"}
     assert {"LayerNormalization", "Div", "Sigmoid"} <= left
     assert not any(op in operators(model) for op in ("MatMul", "Conv"))
 
