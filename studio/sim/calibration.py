@@ -231,8 +231,10 @@ class _Reader:
             return
         self.highest = {probe.highest: name for name, probe in probes.items()}
         self.pixels = {probe.pixels: (name, probe.skip) for name, probe in probes.items()}
-        names = [name for name in self._tensors if name not in probes]
-        names += [*self.highest, *self.pixels]
+        names = []  # in the order of the graph: the first that is not finite is told
+        for name in self._tensors:
+            probe = probes.get(name)
+            names += [name] if probe is None else [probe.highest, probe.pixels]
         self._session = float_session(graph, names)
         self._reader = BudgetedReader(self._session, names)
 

@@ -242,7 +242,7 @@ def large_batches(count: int = 3, size: int = 4) -> list[dict[str, np.ndarray]]:
 
 def test_probes_stand_where_the_lower_end_is_known() -> None:
     graph = large_net()
-    shapes = {name: (1, 8, 96, 96) for name in "bdfy"}
+    shapes = dict.fromkeys("bdfy", (1, 8, 96, 96))
     probed, probes = add_probes(graph, shapes, 1000)
     assert set(probes) == {"b", "d"}
     names = [name for probe in probes.values() for name in (probe.highest, probe.pixels)]

@@ -111,6 +111,8 @@ def _least_error(
     then 6 between the neighbours of the best."""
     # The highest values of a power-of-two float block saturate unless its scale is one wider.
     widest = 2.0 if isinstance(grid, FloatGrid) and grid.power_of_two else 1.0
+    if not rows.flags.writeable:  # as mapped files are; torch warns of them
+        rows = rows.copy()
     step = (widest - _LOWEST) / (_COARSE - 1)
     best, least = np.ones(len(rows)), np.full(len(rows), np.inf)
 
