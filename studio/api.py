@@ -28,7 +28,7 @@ from studio.runtime.ops import unsupported_ops
 from studio.runtime.session import Session
 from studio.sim.calibration import collect_statistics
 from studio.sim.config import QuantConfig
-from studio.sim.encodings import compute_encodings
+from studio.sim.encodings import compute_encodings, weights_to_calibrate_with
 from studio.sim.found import found_encodings, uses_file
 from studio.sim.placement import place
 from studio.sim.plan import require_possible
@@ -104,6 +104,7 @@ class QuantSim:
             self.plan.observed,
             batches,
             len(usable),
+            weights=weights_to_calibrate_with(self.graph, self.plan, self.config),
             emit=emit,
             cancel=cancel or CancelToken(),
         )

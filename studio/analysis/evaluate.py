@@ -39,6 +39,12 @@ class AccuracyMeter:
         """Labels that are none of the classes make all accuracy void; `problem` then says so."""
         if labels is None or self.problem:
             return
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            self.problem = (
+                f"The labels are {labels.dtype} of shape {labels.shape[1:]}, not one class index a "
+                "sample: no accuracy is measured."
+            )
+            return
         classes = scores.shape[1]
         wrong = labels[(labels < 0) | (labels >= classes)]
         if wrong.size:

@@ -49,6 +49,7 @@ class Kernel:
 _MOVES_16_BITS = frozenset(
     ["Gather", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Expand", "Slice", "Tile"]
 )
+_CARRYING = frozenset(["Reshape", "Squeeze", "Transpose", "Unsqueeze"])
 _UNARY = {
     "AveragePool": "QLinearAveragePool",
     "GlobalAveragePool": "QLinearGlobalAveragePool",
@@ -80,6 +81,7 @@ class Rounded:
         self.plan = plan
         self.encodings = encodings
         self._storage = storage
+        self._layers = {node: layer for layer in plan.layers for node in layer.nodes}
 
     def row(self, name: str) -> TensorPlan:
         return self.plan.tensors[name]
@@ -88,14 +90,26 @@ class Rounded:
         """`uint8`, `int4`, `float8e4m3fn`, ...; `dynamic`; "" for a tensor that is read as it is
         (by `layer`, if given)."""
         row = self.row(name)
-        if row.spec is None:
-            return ""
-        if row.read_by is not None and (layer is None or not row.read_by & set(layer.nodes)):
-            return ""
+        as_it_is = row.read_by is not None and (layer is None or not row.read_by & set(layer.nodes))
+        if row.spec is None or as_it_is:
+            source = self._carried(name)
+            return "" if source is None else self.type(*source)
         if row.dynamic:
             return "dynamic"
         dtype, _ = types_of(row.spec.grid, container_bits(row, self._storage))
         return dtype.name.lower()
+
+    def _carried(self, name: str) -> tuple[str, Layer] | None:
+        """What an operator that only moves values makes `name` of, and its layer: onnxruntime
+        carries Q and DQ through it."""
+        value = self.graph.value(name)
+        producer = value.producer()
+        if producer is None or producer.op_type not in _CARRYING or producer.inputs[0] is None:
+            return None
+        moved = self._layers.get(producer.name or "")
+        if moved is None or value.is_graph_output():
+            return None
+        return producer.inputs[0].name or "", moved
 
     def in_kernel(self, name: str, layer: Layer | None = None) -> str:
         """The type after onnxruntime's rewriting: int8 of a tensor with one reader becomes uint8
@@ -103,7 +117,9 @@ class Rounded:
         kind, row = self.type(name, layer), self.row(name)
         if kind != "int8" or row.role in (Role.WEIGHT, Role.CONSTANT):
             return kind
-        assert row.spec is not None
+        if row.spec is None:
+            source = self._carried(name)
+            return kind if source is None else self.in_kernel(*source)
         value = self.graph.value(name)
         readers = len({use.node for use in value.uses()}) + value.is_graph_output()
         return "uint8" if readers == 1 and row.spec.grid.bits == 8 else "int8"
@@ -111,9 +127,11 @@ class Rounded:
     def why_float(self, name: str, layer: Layer) -> str:
         """Why `layer` reads or makes the tensor in float; "" if it is quantized."""
         row = self.row(name)
+        if self.type(name, layer):
+            return ""
         if row.spec is None:
             return f"{name} is not quantized: {row.reason}"
-        if not self.type(name, layer) and name not in layer.outputs:
+        if name not in layer.outputs:
             return f"{name} is read as it is"
         return ""
 

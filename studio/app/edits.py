@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from studio.sim.choices import Choice, Kind, Question
     from studio.sim.plan import Layer
 
+
 class EditCommand(QUndoCommand):
     """Goes from one document to another and back."""
 
@@ -44,9 +45,11 @@ class EditCommand(QUndoCommand):
 def restored(current: Document, wanted: Document) -> Document:
     """`wanted` as it was, or, if calibration ran in between, its settings on today's statistics.
 
-    Statistics of a graph prepared by other rules are not those of `wanted`.
+    Statistics of a graph that was prepared by other rules or improved are not those of `wanted`.
     """
-    if current.calibration is wanted.calibration or current.graph is not wanted.graph:
+    calibrated = current.calibration is not wanted.calibration
+    same = current.graph is wanted.graph and current.applied is wanted.applied
+    if not calibrated or not same:
         return replace(wanted, path=current.path)
     return current.with_config(wanted.config).with_data(wanted.data)
 

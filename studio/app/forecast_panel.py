@@ -52,7 +52,9 @@ def _row(layer: LayerForecast, check: KernelCheck | None) -> Row:
     bad = runs == "float" or bool(layer.warning) or (check is not None and not check.as_forecast)
     cells = (RUNS[runs], layer.layer, layer.title, layer.kernel, after, why)
     keys: tuple[str | float, ...] = (ORDER[runs], *cells[1:])
-    return Row(cells, layer.layer, "warn" if bad else "good" if runs == "integer" else "muted", keys)
+    return Row(
+        cells, layer.layer, "warn" if bad else "good" if runs == "integer" else "muted", keys
+    )
 
 
 def summary_text(forecast: Forecast, rows: list[Row]) -> str:
@@ -126,6 +128,8 @@ class ForecastPanel(QWidget):
     def _show(self) -> None:
         wanted = {RUNS[runs] for runs in FILTERS[self._filter]}
         self.table.set_rows([row for row in self._rows if row.cells[0] in wanted])
+        exported = any(row.cells[TITLES.index("After export")] for row in self._rows)
+        self.table.table.setColumnHidden(TITLES.index("After export"), not exported)
         for button, name in zip(self.buttons.buttons(), FILTERS, strict=True):
             chosen = {RUNS[runs] for runs in FILTERS[name]}
             button.setText(f"{name} {sum(row.cells[0] in chosen for row in self._rows)}")

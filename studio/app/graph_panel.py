@@ -40,12 +40,17 @@ def badge(layer: Layer, plan: Plan) -> str:
         parts.append(f"W{_number(settings.weight_format, settings.weight_bits)}")
     tensor = plan.tensors.get(layer.output)
     if tensor is not None and tensor.spec is not None:
-        parts.append(f"A{number_of(tensor.spec.grid)}")
+        parts.append(f"A{_short(number_of(tensor.spec.grid))}")
     return " ".join(parts) or NOTHING
 
 
 def _number(format: str | None, bits: int) -> str:
-    return number_text(format, bits).removeprefix("int")
+    return _short(number_text(format, bits).removeprefix("int"))
+
+
+def _short(number: str) -> str:
+    """`fp8` of `fp8 e4m3`: the inspector has the rest."""
+    return number.partition(" ")[0]
 
 
 def mark_of(forecasts: Sequence[LayerForecast], badge: str) -> str:

@@ -10,6 +10,7 @@ from studio.app.text_table import Row
 if TYPE_CHECKING:
     from studio.graph.prepare import Rule
     from studio.project.document import Document
+    from studio.sim.plan import QuantSpec
 
 TENSOR_TITLES = ("Tensor", "Role", "Layer", "Quantized", "Range", "Scale", "Why")
 CHANGE_TITLES = ("Rule", "Layer", "What was done and why")
@@ -28,7 +29,7 @@ def tensor_rows(document: Document) -> list[Row]:
     for plan in document.plan.tensors.values():
         how, span, scale = "float", "", ""
         if plan.spec is not None:
-            how = str(plan.spec.grid) + (" per channel" if plan.spec.axis is not None else "")
+            how = f"{plan.spec.grid}{_granularity(plan.spec)}"
         encoding = document.encodings.get(plan.name)
         if encoding is not None:
             span = text.span(float(encoding.minimum.min()), float(encoding.maximum.max()))
@@ -39,6 +40,14 @@ def tensor_rows(document: Document) -> list[Row]:
         cells = (plan.name, plan.role.value, plan.layer, how, span, scale, why)
         rows.append(Row(cells, plan.layer))
     return rows
+
+
+def _granularity(spec: QuantSpec) -> str:
+    if spec.observer == "dynamic":
+        return ", ranged at every inference"
+    if spec.block_size is not None:
+        return f", {'LPBQ ' if spec.lpbq else ''}blocks of {spec.block_size}"
+    return " per channel" if spec.axis is not None else ""
 
 
 def rule_rows(document: Document) -> list[Rule]:
@@ -74,6 +83,8 @@ def _layers_by_node(document: Document) -> dict[str, str]:
 def problem_rows(document: Document, job_warnings: tuple[str, ...]) -> list[Row]:
     """Everything the user should know that did not stop the work."""
     found = [("Model", warning) for warning in document.graph.warnings]
+    impossible = [("Settings", words) for words in document.plan.impossible]
+    found += impossible
     found += [("Settings", warning) for warning in document.plan.warnings]
     found += [("Last step", warning) for warning in job_warnings]
     if document.calibration is not None and document.calibration.synthetic:
@@ -87,4 +98,7 @@ def problem_rows(document: Document, job_warnings: tuple[str, ...]) -> list[Row]
         found += [("Export", warning) for warning in export.warnings]
         if export.verification is not None and export.verification.problem:
             found.append(("Export", export.verification.problem))
-    return [Row(problem, role="warn") for problem in dict.fromkeys(found)]
+    return [
+        Row(problem, role="bad" if problem in impossible else "warn")
+        for problem in dict.fromkeys(found)
+    ]

@@ -38,7 +38,8 @@ class Session(QObject):
     document_changed: the document was replaced (edit, step, open, close). opened: another model is
     shown from now on. job_changed: a job began or ended. progress: the newest `Progress` of the
     tick. ranges: the newest `TensorRanges`. step_done: title of a step that succeeded. failed: its
-    title and `StudioError`. selection_changed: names of the selected layers, the current one last.
+    title and `StudioError`. events: everything the job told since the last tick, in order.
+    selection_changed: names of the selected layers, the current one last.
     """
 
     document_changed = Signal()
@@ -49,6 +50,7 @@ class Session(QObject):
     warned = Signal(str)
     step_done = Signal(str)
     failed = Signal(str, object)
+    events = Signal(object)
     selection_changed = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -258,13 +260,16 @@ class Session(QObject):
 
     def _hand_out(self, job: Job[Any]) -> None:
         newest: dict[type, Any] = {}
-        for event in job.take_events():
+        happened = tuple(job.take_events())
+        for event in happened:
             if isinstance(event, Warned):
                 self.job_warnings = (*self.job_warnings, event.message)
                 log.warning("%s", event.message)
                 self.warned.emit(event.message)
             else:
                 newest[type(event)] = event
+        if happened:
+            self.events.emit(happened)
         if Progress in newest:
             self.live_progress = newest[Progress]
             self.progress.emit(self.live_progress)

@@ -17,9 +17,12 @@ DONE = {
     "Opening": "Opened",
     "Preparing": "Prepared",
     "Calibrating": "Calibrated",
+    "Improving": "Improved",
     "Evaluating": "Evaluated",
     "Exporting": "Exported",
     "Saving": "Saved",
+    "Reading": "Read",
+    "Loading": "Loaded",
 }
 
 

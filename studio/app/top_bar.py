@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
@@ -13,8 +16,12 @@ from studio.app.actions import Actions
 from studio.app.commands import COMMANDS, MENUS
 from studio.app.session import Session
 from studio.app.widgets import ElidedLabel, elided, label, line, menu_button
+from studio.sim.choices import KINDS
 
-BIT_CHOICES = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)
+if TYPE_CHECKING:
+    from studio.sim.choices import Choice, Kind
+    from studio.sim.config import LayerSettings
+    from studio.sim.target import Target
 
 
 class TopBar(QWidget):
@@ -73,7 +80,7 @@ class TopBar(QWidget):
         layout.addWidget(self.menu)
         self.target.setMenu(QMenu(self.target))
         self.target.menu().aboutToShow.connect(self._fill_targets)
-        for kind, button in (("weight", self.weight_bits), ("act", self.act_bits)):
+        for kind, button in zip(KINDS, (self.weight_bits, self.act_bits), strict=True):
             menu = QMenu(button)
             menu.aboutToShow.connect(lambda kind=kind, menu=menu: self._fill_bits(kind, menu))
             button.setMenu(menu)
@@ -112,16 +119,14 @@ class TopBar(QWidget):
         from studio.sim.target import load_target
 
         target = load_target(document.config.target)
-        weight = document.config.defaults.weight_bits or target.weights.bits
-        act = document.config.defaults.act_bits or target.activations.bits
+        weight = default_number(document.config.defaults, target, "weight")
+        act = default_number(document.config.defaults, target, "act")
         self.target.setText(f"Target: {target.name}")
         self.target.setToolTip(reason or target.description)
-        self.weight_bits.setText(f"W {weight}")
-        self.weight_bits.setToolTip(reason or "Weight bits of all layers without their own setting")
-        self.act_bits.setText(f"A {act}")
-        self.act_bits.setToolTip(
-            reason or "Activation bits of all layers without their own setting"
-        )
+        self.weight_bits.setText(f"W {weight.removeprefix('int')}")
+        self.weight_bits.setToolTip(reason or "Weights of all layers without their own setting")
+        self.act_bits.setText(f"A {act.removeprefix('int')}")
+        self.act_bits.setToolTip(reason or "Outputs of all layers without their own setting")
 
     def _fill_targets(self) -> None:
         from studio.sim.target import load_target, target_names
@@ -132,11 +137,17 @@ class TopBar(QWidget):
         menu.clear()
         menu.setToolTipsVisible(True)
         group = QActionGroup(menu)
-        for name in target_names():
+        names = target_names()
+        own = document.config.target
+        for name in (*names, *([] if own in names else [own])):
             target = load_target(name)
-            action = _choice(menu, group, target.title, document.config.target == name)
-            action.setToolTip(target.description)
+            title = target.title if name in names else f"{target.title} ({Path(name).name})"
+            action = _choice(menu, group, title, own == name)
+            action.setToolTip(wrapped(target.description))
             action.triggered.connect(lambda _checked=False, name=name: self.set_target(name))
+        menu.addSeparator()
+        for command in ("load_target", "save_aimet"):
+            menu.addAction(self._actions[command])
         if document.graph.found:
             menu.addSeparator()
             kept = menu.addAction("Encodings as in the model's file")
@@ -145,28 +156,34 @@ class TopBar(QWidget):
             kept.setToolTip("Off: quantizers are placed anew by the target, and need calibration")
             kept.toggled.connect(self.set_source_encodings)
 
-    def _fill_bits(self, kind: str, menu: QMenu) -> None:
+    def _fill_bits(self, kind: Kind, menu: QMenu) -> None:
+        from studio.sim.choices import number_choices
+        from studio.sim.config import LayerSettings
         from studio.sim.target import load_target
 
         document = self._session.document
         assert document is not None
         target = load_target(document.config.target)
-        default = target.weights.bits if kind == "weight" else target.activations.bits
-        given = getattr(document.config.defaults, f"{kind}_bits")
+        defaults = document.config.defaults
+        usual = default_number(LayerSettings(), target, kind)
+        current = default_number(defaults, target, kind)
+        given = [key for key in defaults.given() if key in number_keys(kind)]
         menu.clear()
+        menu.setToolTipsVisible(True)
         group = QActionGroup(menu)
-        action = _choice(menu, group, f"{default} bits: default of the target", given is None)
-        action.triggered.connect(lambda: self.set_default_bits(kind, None))
+        action = _choice(menu, group, f"{usual}: default of the target", not given)
+        action.triggered.connect(lambda: self.set_default_number(kind, None))
         menu.addSeparator()
-        for bits in BIT_CHOICES:
-            action = _choice(menu, group, f"{bits} bits", given == bits)
+        for choice in number_choices(target, kind):
+            action = _choice(menu, group, choice.text, bool(given) and choice.text == current)
+            action.setToolTip(choice.tip)
             action.triggered.connect(
-                lambda _checked=False, bits=bits: self.set_default_bits(kind, bits)
+                lambda _checked=False, choice=choice: self.set_default_number(kind, choice)
             )
 
     def set_target(self, name: str) -> None:
         self._session.edit(
-            f"Set target to {name}",
+            f"Set target to {Path(name).stem}",
             lambda document: document.with_config(document.config.with_target(name)),
         )
 
@@ -179,15 +196,37 @@ class TopBar(QWidget):
             ),
         )
 
-    def set_default_bits(self, kind: str, bits: int | None) -> None:
+    def set_default_number(self, kind: Kind, choice: Choice | None) -> None:
+        """Number of all layers without their own; None: the target's."""
         noun = "weight" if kind == "weight" else "activation"
-        shown = "the target's default" if bits is None else str(bits)
+        shown = "the target's default" if choice is None else choice.text
+        values: dict[str, Any] = dict.fromkeys(number_keys(kind))
+        values.update(choice.settings if choice is not None else ())
         self._session.edit(
-            f"Set {noun} bits of all layers to {shown}",
-            lambda document: document.with_config(
-                document.config.with_defaults(**{f"{kind}_bits": bits})
-            ),
+            f"Set {noun} number of all layers to {shown}",
+            lambda document: document.with_config(document.config.with_defaults(**values)),
         )
+
+
+def number_keys(kind: Kind) -> tuple[str, ...]:
+    """The settings behind a number."""
+    return f"{kind}_format", f"{kind}_bits", f"{kind}_enabled"
+
+
+def default_number(defaults: LayerSettings, target: Target, kind: Kind) -> str:
+    """`int8`: what layers have that no rule, pattern or setting of their own concerns."""
+    from studio.sim.choices import OFF, number_text
+
+    rule = target.weights if kind == "weight" else target.activations
+    fields = ("format", "bits", "enabled")
+    given = {name: getattr(defaults, f"{kind}_{name}") for name in fields}
+    values = {name: getattr(rule, name) if given[name] is None else given[name] for name in fields}
+    return number_text(values["format"], values["bits"]) if values["enabled"] else OFF
+
+
+def wrapped(words: str) -> str:
+    """`words` in lines that fit a tooltip."""
+    return "\n".join(textwrap.wrap(words, 72))
 
 
 def _choice(menu: QMenu, group: QActionGroup, text: str, checked: bool) -> QAction:

@@ -7,6 +7,7 @@ from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import (
     QFrame,
     QLabel,
+    QListWidget,
     QSizePolicy,
     QStyle,
     QStyleOption,
@@ -96,6 +97,12 @@ def line(vertical: bool = False) -> QFrame:
     else:
         result.setFixedHeight(1)
     return result
+
+
+def fit_list(items: QListWidget, most: int) -> None:
+    """As high as its entries are, `most` pixels at most."""
+    rows = sum(items.sizeHintForRow(row) for row in range(items.count()))
+    items.setFixedHeight(min(most, rows + 2 * items.frameWidth() + 2))
 
 
 def menu_button(name: str, role: str = "") -> QToolButton:

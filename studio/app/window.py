@@ -16,7 +16,6 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import (
     QApplication,
-    QFileDialog,
     QMainWindow,
     QStackedWidget,
     QVBoxLayout,
@@ -28,6 +27,7 @@ from studio.app.actions import Actions
 from studio.app.dialogs import messages
 from studio.app.files import OPENABLE, Files
 from studio.app.look import window_style
+from studio.app.quantization import Quantization
 from studio.app.session import Session
 from studio.app.settings import ViewSettings
 from studio.app.start_page import StartPage
@@ -53,6 +53,7 @@ class MainWindow(QMainWindow):
         self._close_when_idle = False
         self._after_data = ""
         self.files = Files(self.session, settings, self)
+        self.quantization = Quantization(self.session, settings, self)
         self.workspace: Workspace | None = None
         self.actions_table = Actions(self.session, self._handlers(), self)
         self.addActions(self.actions_table.all())
@@ -106,21 +107,30 @@ class MainWindow(QMainWindow):
             "filter": self._filter,
             "data": self.choose_data,
             "calibrate": self.calibrate,
+            "improve": lambda: self._workspace().center.show_page("improve"),
             "evaluate": session.evaluate,
-            "export": self.export,
+            "export": self.quantization.export,
+            "load_encodings": self.quantization.load_encodings,
+            "load_target": self.quantization.load_target,
+            "save_aimet": self.quantization.save_aimet_config,
+            "overrides": self.quantization.edit_overrides,
+            "pause": session.toggle_pause,
             "cancel": session.cancel,
             "graph": lambda: self._workspace().center.show_page("graph"),
             "netron": lambda: self._workspace().center.show_page("netron"),
+            "training": lambda: self._workspace().center.show_page("training"),
             "layers": self._show_layers,
             "tensors": lambda: self._workspace().bottom.show_page("tensors"),
             "preparation": lambda: self._workspace().bottom.show_page("preparation"),
             "validation": lambda: self._workspace().bottom.show_page("validation"),
+            "forecast": lambda: self._workspace().bottom.show_page("forecast"),
             "problems": lambda: self._workspace().bottom.show_page("problems"),
             "log": lambda: self._workspace().bottom.show_page("log"),
             "fit": lambda: self._workspace().graph.view.fit(),
             "color_none": lambda: self._workspace().graph.set_color("none"),
             "color_bits": lambda: self._workspace().graph.set_color("bits"),
             "color_sqnr": lambda: self._workspace().graph.set_color("sqnr"),
+            "color_runs": lambda: self._workspace().graph.set_color("runs"),
             "expand": lambda: self._workspace().graph.open_all(True),
             "collapse": lambda: self._workspace().graph.open_all(False),
             "sizes": lambda: self._workspace().layers.sizes.toggle(),
@@ -223,14 +233,6 @@ class MainWindow(QMainWindow):
             self.choose_data()
         else:
             self.session.calibrate()
-
-    def export(self) -> None:
-        name = QFileDialog.getExistingDirectory(
-            self, "Export to folder", self.settings.folder("export")
-        )
-        if name:
-            self.settings.set_folder("export", Path(name))
-            self.session.export(Path(name))
 
     def _step_done(self, step: str) -> None:
         document = self.session.document

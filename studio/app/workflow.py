@@ -47,7 +47,13 @@ class Step:
 
 
 TEXT_LEFT = 41
-JOB_COMMANDS = {"Calibrating": "calibrate", "Evaluating": "evaluate", "Exporting": "export"}
+JOB_COMMANDS = {
+    "Calibrating": "calibrate",
+    "Improving": "improve",
+    "Evaluating": "evaluate",
+    "Exporting": "export",
+}
+OPTIONAL = ("improve",)
 
 
 def workflow_steps(document: Document | None, job_step: str = "", progress: str = "") -> list[Step]:
@@ -57,11 +63,12 @@ def workflow_steps(document: Document | None, job_step: str = "", progress: str 
         facts.append(("open", "Model", "Open a model", False))
         names = ("data", "Data"), ("layers", "Configure"), ("calibrate", "Calibrate")
         facts += [(*name, "", False) for name in names]
+        facts += [("improve", "Improve", "", False)]
         facts += [("evaluate", "Evaluate", "", False), ("export", "Export", "", False)]
     else:
         facts = _facts(document)
-    running = JOB_COMMANDS.get(job_step, "")
-    waiting = next((fact[0] for fact in facts if not fact[3]), "")
+    running = JOB_COMMANDS.get(job_step.partition(" ")[0], "")
+    waiting = next((fact[0] for fact in facts if not fact[3] and fact[0] not in OPTIONAL), "")
     result = []
     for command, title, detail, done in facts:
         state = StepState.DONE if done else StepState.TO_DO
@@ -89,6 +96,9 @@ def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
         calibrate = text.unbroken(f"{samples} ·", calibration.data)
     elif document.from_file and document.calibrated:
         calibrate = "From the file"
+    improve = "Optional"
+    if document.applied:
+        improve = text.plural(len(document.applied), "technique") + " applied"
     evaluate = "Compare with float"
     if evaluation is not None:
         evaluate = text.unbroken(f"SQNR {text.decibels(evaluation.output.sqnr_db)}")
@@ -107,6 +117,7 @@ def _facts(document: Document) -> list[tuple[str, str, str, bool]]:
         ("data", "Data", data_detail, data is not None),
         ("layers", "Configure", config, True),
         ("calibrate", "Calibrate", calibrate, _calibrated(document)),
+        ("improve", "Improve", improve, bool(document.applied)),
         ("evaluate", "Evaluate", evaluate, evaluation is not None),
         ("export", "Export", export, document.export is not None),
     ]

@@ -9,6 +9,7 @@ from studio.app import reports
 from studio.app.actions import Actions
 from studio.app.forecast_panel import ForecastPanel
 from studio.app.graph_panel import GraphPanel
+from studio.app.improve.panel import ImprovePanel
 from studio.app.inspector.panel import InspectorPanel
 from studio.app.layers.panel import LayersPanel
 from studio.app.log_panel import LogPanel
@@ -20,10 +21,11 @@ from studio.app.settings import ViewSettings
 from studio.app.tab_area import TabArea
 from studio.app.text_table import TextTable
 from studio.app.top_bar import TopBar
+from studio.app.training.panel import TrainingPanel
 from studio.app.validation_panel import ValidationPanel
 from studio.app.workflow import WorkflowPanel
 
-WORKFLOW_WIDTH, INSPECTOR_WIDTH = 182, 292
+WORKFLOW_WIDTH, INSPECTOR_WIDTH = 182, 322
 
 
 class Workspace(QWidget):
@@ -45,6 +47,8 @@ class Workspace(QWidget):
         self.graph = GraphPanel(session, actions)
         self.ranges = RangesPanel(session)
         self.netron = NetronTab(session)
+        self.improve = ImprovePanel(session)
+        self.training = TrainingPanel(session)
         self.layers = LayersPanel(session)
         self.tensors = TextTable(
             "Tensors",
@@ -66,6 +70,11 @@ class Workspace(QWidget):
         self.forecast.refresh()
         for table in (self.tensors, self.preparation, self.validation, self.forecast):
             table.layer_chosen.connect(lambda name: session.select((name,)))
+        self.improve.layer_chosen.connect(lambda name: session.select((name,)))
+        self.improve.offered.connect(lambda: self.center.show_page("improve"))
+        self.improve.curves_wanted.connect(lambda: self.center.show_page("training"))
+        self.training.improve_wanted.connect(lambda: self.center.show_page("improve"))
+        self.training.started.connect(lambda: self.center.show_page("training"))
         self.layers.sizes.toggled.connect(self.graph.show_sizes)
         self.graph.activated.connect(self._edit_layer)
         self.graph.view.context_menu_requested.connect(self._graph_menu)
@@ -83,6 +92,8 @@ class Workspace(QWidget):
         self.center = TabArea("Views of the model")
         self.center.add("graph", "Graph", self.middle, self.graph.bar)
         self.center.add("netron", "Netron", self.netron)
+        self.center.add("improve", "Improve", self.improve)
+        self.center.add("training", "Training", self.training)
         self.bottom = TabArea("Tables")
         self.bottom.add("layers", "Layers", self.layers, self.layers.bar)
         self.bottom.add("tensors", "Tensors", self.tensors, self.tensors.bar)
@@ -101,7 +112,7 @@ class Workspace(QWidget):
         self.horizontal = QSplitter(Qt.Orientation.Horizontal)
         for panel in (self.workflow, self.vertical, self.inspector):
             self.horizontal.addWidget(panel)
-        self.horizontal.setSizes([WORKFLOW_WIDTH, 1086, INSPECTOR_WIDTH])
+        self.horizontal.setSizes([WORKFLOW_WIDTH, 1056, INSPECTOR_WIDTH])
         self.horizontal.setStretchFactor(1, 1)
         self.horizontal.setCollapsible(1, False)
         self.workflow.setMinimumWidth(150)
@@ -142,6 +153,7 @@ class Workspace(QWidget):
             ("middle", self.middle),
             ("ranges", self.ranges.split),
             ("preparation", self.preparation.split),
+            ("improve", self.improve.split),
         )
 
     def save_state(self) -> None:

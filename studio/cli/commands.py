@@ -40,13 +40,28 @@ def open_window(options: argparse.Namespace) -> int:
 def targets(options: argparse.Namespace) -> int:
     from studio.sim.target import load_target, target_names
 
-    found = [load_target(name) for name in target_names()]
+    if options.write_aimet is not None:
+        return _write_aimet(options.name or "onnxruntime", options.write_aimet)
+    found = [load_target(name) for name in ([options.name] if options.name else target_names())]
     if options.json:
         print_json(
             [{"name": t.name, "title": t.title, "description": t.description} for t in found]
         )
     else:
         print_table(("target", "what"), [(t.name, f"{t.title}: {t.description}") for t in found])
+    return 0
+
+
+def _write_aimet(name: str, path: Path) -> int:
+    """Write a target as the configuration that AIMET's quantsim reads."""
+    import json
+
+    from studio.sim.aimet_config import aimet_config
+    from studio.sim.target import load_target
+    from studio.whole_files import write_text
+
+    write_text(path, json.dumps(aimet_config(load_target(name)), indent=2))
+    print(f"Written to {path}.")
     return 0
 
 
@@ -145,6 +160,7 @@ def _quantize(
     from studio.project import steps as do
     from studio.project.recipe import TechniqueStep
     from studio.project.techniques import apply_technique, parse_options
+    from studio.runtime.world import is_first_process
 
     chosen = {
         index: parse_options(step.technique, step.options)
@@ -152,6 +168,7 @@ def _quantize(
         if isinstance(step, TechniqueStep)
     }  # before the work that a wrong one would be too late after
     document = replace(document, data=data)
+    first = is_first_process()
     with ProgressLine(as_json) as emit:
         for index, step in enumerate(steps):
             if isinstance(step, TechniqueStep):
@@ -160,10 +177,14 @@ def _quantize(
                 emit(Warned(AS_IN_FILE))
             elif step == "calibrate":
                 document = do.calibrate(document, emit=emit)
+            elif not first:
+                continue  # one process measures and writes
             elif step == "evaluate":
                 document = do.evaluate(document, emit=emit)
             else:
                 document = do.export(document, out, options=files, emit=emit)
+    if not first:
+        return 0
     if as_json:
         from studio.exporting.bundle import export_dict
 

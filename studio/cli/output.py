@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from studio.jobs.events import Event, Progress, Warned
 from studio.plain_json import plain
 from studio.readable import decibels, size
+from studio.runtime.world import is_first_process
 
 if TYPE_CHECKING:
     from studio.analysis.quality import Accuracy, Evaluation
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 class ProgressLine:
     """An `emit` that redraws one line on a terminal, and prints a line a phase elsewhere.
 
-    Everything goes to stderr, so that stdout holds the result alone.
+    Everything goes to stderr, so that stdout holds the result alone. Of several processes only the
+    first prints.
     """
 
     def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+        self._quiet = quiet or not is_first_process()
         self._terminal = sys.stderr.isatty()
         self._phase = ""
         self._started = 0.0

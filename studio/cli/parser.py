@@ -158,6 +158,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     targets = commands_parser.add_parser("targets", help="list the targets")
     _add_common(targets)
+    targets.add_argument("name", nargs="?", metavar="NAME", help="one target, or a rule file")
+    targets.add_argument(
+        "--write-aimet",
+        type=Path,
+        metavar="FILE",
+        help="write it as a quantsim configuration of AIMET",
+    )
     targets.set_defaults(run=commands.targets)
     return parser
 

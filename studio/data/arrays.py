@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ LABEL_KEYS = ("labels", "y")
 
 
 class ArrayData:
-    """Samples along the batch axes of `arrays` (model input name -> array), with (n,) labels or
-    None. An input without a batch axis has one value for all samples.
+    """Samples along the batch axes of `arrays` (model input name -> array), with labels (n, ...)
+    or None. An input without a batch axis has one value for all samples.
 
-    `picked` are the rows that belong to the dataset, None for all. Values are converted to the
-    input's type within one kind (float64 to float32, not integers to floats). A batch with NaN or
-    infinite values is refused, naming the sample.
+    Values are converted to the input's type within one kind (float64 to float32, not integers to
+    floats), labels to int64 or float32. A batch with NaN or infinite values is refused, naming the
+    sample.
     """
 
     synthetic = False
@@ -35,7 +36,6 @@ class ArrayData:
         labels: np.ndarray | None,
         specs: Sequence[InputSpec],
         warnings: tuple[str, ...] = (),
-        picked: np.ndarray | None = None,
     ) -> None:
         self.name = name
         self.warnings = warnings
@@ -48,7 +48,7 @@ class ArrayData:
             for spec in self._specs
             if spec.batch is not None
         )
-        self._picked = np.arange(total, dtype=np.int64) if picked is None else picked
+        self._picked = np.arange(total, dtype=np.int64)
 
     @property
     def has_labels(self) -> bool:
@@ -59,8 +59,13 @@ class ArrayData:
 
     def subset(self, count: int) -> ArrayData:
         """`count` samples spread evenly over all."""
-        picked = self._picked[evenly_spaced(len(self), count)]
-        return ArrayData(self.name, self._arrays, self._labels, self._specs, self.warnings, picked)
+        return self.select(evenly_spaced(len(self), count))
+
+    def select(self, positions: np.ndarray) -> ArrayData:
+        """The samples at `positions`, in that order."""
+        part = copy(self)
+        part._picked = self._picked[positions]
+        return part
 
     def batches(
         self,
@@ -77,8 +82,7 @@ class ArrayData:
             indices = order[start : start + batch_size]
             rows = self._picked[indices]
             inputs = {spec.name: self._read(spec, rows) for spec in self._specs}
-            labels = None if self._labels is None else self._labels[rows].astype(np.int64)
-            yield Batch(inputs, labels, indices)
+            yield Batch(inputs, self._read_labels(rows), indices)
 
     def _read(self, spec: InputSpec, rows: np.ndarray) -> np.ndarray:
         array = self._arrays[spec.name]
@@ -98,6 +102,20 @@ class ArrayData:
                 )
         return values.astype(spec.dtype, copy=False)
 
+    def _read_labels(self, rows: np.ndarray) -> np.ndarray | None:
+        if self._labels is None:
+            return None
+        labels = np.ascontiguousarray(self._labels[rows])
+        if labels.dtype.kind != "f":
+            return labels.astype(np.int64)
+        finite = np.isfinite(labels.reshape(len(rows), -1)).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"{self.name}: the labels of sample {rows[~finite][0]} are NaN or infinite.",
+                "Remove or correct this sample.",
+            )
+        return labels.astype(np.float32)
+
     def _check(self) -> None:
         counts = {}
         for spec in self._specs:
@@ -109,11 +127,12 @@ class ArrayData:
                 _check_shape(self.name, array, spec)
                 counts[spec.name] = array.shape[spec.batch]
         if self._labels is not None:
-            if self._labels.ndim != 1 or self._labels.dtype.kind not in "iu":
+            if not self._labels.ndim or self._labels.dtype.kind not in "iufb":
                 raise DataError(
                     f"{self.name}: the labels are {self._labels.dtype} of shape "
                     f"{format_shape(self._labels.shape)}.",
-                    "Give one whole number, the class index, for each sample.",
+                    "Give numbers for each sample along the first axis: a class index, or what the "
+                    "loss of a training compares with.",
                 )
             counts["the labels"] = len(self._labels)
         if len(set(counts.values())) > 1:
@@ -130,7 +149,7 @@ def open_arrays(path: Path, specs: Sequence[InputSpec]) -> ArrayData:
     """The samples of a `.npy` file (for the only model input) or a `.npz` file.
 
     A `.npz` file has one array for each model input, under the input's name, and optionally the
-    class indices as `labels` or `y`. A model with a single input takes the file's only other
+    labels as `labels` or `y`. A model with a single input takes the file's only other
     array, whatever its name. Uncompressed arrays are mapped into memory, not read. Pickled
     objects are refused. Raises DataError that names the array, both shapes and what to do.
     """

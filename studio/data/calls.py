@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,13 @@ class Calls:
 
     def subset(self, count: int) -> Calls:
         """`count` calls spread evenly over all."""
-        picked = [self._calls[index] for index in evenly_spaced(len(self), count)]
-        return Calls(self.name, picked, self._specs)
+        return self.select(evenly_spaced(len(self), count))
+
+    def select(self, positions: np.ndarray) -> Calls:
+        """The calls at `positions`, in that order."""
+        part = copy(self)
+        part._calls = [self._calls[index] for index in positions]
+        return part
 
     def batches(
         self,

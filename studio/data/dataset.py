@@ -30,8 +30,9 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs`: model input name -> array, n samples along its batch axis; `labels`: (n,)
-    int64 class indices or None; `indices`: (n,) int64 positions of the samples in the dataset."""
+    """`inputs`: model input name -> array, n samples along its batch axis; `labels`: (n, ...) int64
+    or float32 or None, class indices where they are (n,) int64; `indices`: (n,) int64 positions of
+    the samples in the dataset."""
 
     inputs: dict[str, np.ndarray]
     labels: np.ndarray | None
@@ -71,6 +72,10 @@ class Dataset(Protocol):
 
     def subset(self, count: int) -> Dataset:
         """`count` samples spread evenly over the whole (all, if there are no more)."""
+        ...
+
+    def select(self, positions: np.ndarray) -> Dataset:
+        """The samples at `positions` (int64), in that order."""
         ...
 
     def batches(

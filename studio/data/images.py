@@ -96,14 +96,17 @@ class ImageFolder:
 
     def subset(self, count: int) -> ImageFolder:
         """`count` pictures spread evenly over the sorted list, hence over the classes."""
-        chosen = evenly_spaced(len(self), count)
+        return self.select(evenly_spaced(len(self), count))
+
+    def select(self, positions: np.ndarray) -> ImageFolder:
+        """The pictures at `positions`, in that order."""
         labels = self.listing.labels
         part = copy(self)
         part._broken = {}
         part.listing = replace(
             self.listing,
-            paths=tuple(self.listing.paths[i] for i in chosen),
-            labels=None if labels is None else labels[chosen],
+            paths=tuple(self.listing.paths[i] for i in positions),
+            labels=None if labels is None else labels[positions],
         )
         return part
 

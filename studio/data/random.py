@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 
 import numpy as np
 
@@ -36,15 +37,21 @@ class RandomData:
                 f"Fix its value for good with --fix {single[0]}=VALUE, or give data with it.",
             )
         self._batches = share_a_batch(specs)
-        self._count = count
+        self._picked = np.arange(count)
         self._seed = seed
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._picked)
 
     def subset(self, count: int) -> RandomData:
         """The first `count` samples."""
-        return RandomData(self._specs, min(count, self._count), self._seed)
+        return self.select(np.arange(min(count, len(self))))
+
+    def select(self, positions: np.ndarray) -> RandomData:
+        """The samples at `positions`, in that order."""
+        part = copy(self)
+        part._picked = self._picked[positions]
+        return part
 
     def batches(
         self,
@@ -54,13 +61,13 @@ class RandomData:
         seed: int | None = None,
         cancel: Cancel | None = None,
     ) -> Iterator[Batch]:
-        order = reading_order(self._count, limit, seed)
+        order = reading_order(len(self), limit, seed)
         batch_size = batch_size if self._batches else 1
         for start in range(0, len(order), batch_size):
             if cancel is not None:
                 cancel.check()
             indices = order[start : start + batch_size]
-            samples = [self._sample(int(index)) for index in indices]
+            samples = [self._sample(int(self._picked[index])) for index in indices]
             inputs = {
                 spec.name: samples[0][position]
                 if spec.batch is None

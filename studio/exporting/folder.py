@@ -70,8 +70,10 @@ def _quantized(folder: Path, config: QuantConfig, file: EncodingsFile) -> ModelG
         graph = open_model(folder / "model.onnx")
     except ModelError:
         graph = None
+    report = None
     if graph is not None and file.encodings.keys() <= graph.found.keys():
         report = match_encodings(file, graph, place(graph, config))
+    if graph is not None and report is not None and _fits(report, graph):
         found = dict(graph.found)
         for name, encoding in report.encodings.items():
             lifted = found[name]
@@ -81,6 +83,15 @@ def _quantized(folder: Path, config: QuantConfig, file: EncodingsFile) -> ModelG
         return replace(graph, found=found)
     graph, _ = with_encodings(open_model(folder / "model_float.onnx"), config, file)
     return graph
+
+
+def _fits(report: MatchReport, graph: ModelGraph) -> bool:
+    """False where integer operators of the file store a weight the other way round."""
+    return not report.of(FindingKind.MISFIT) and all(
+        (encoding.axis, encoding.block_size)
+        == (graph.found[name].axis, graph.found[name].block_size)
+        for name, encoding in report.encodings.items()
+    )
 
 
 def _require_one_export(report: MatchReport, folder: Path) -> None:

@@ -32,8 +32,8 @@ def quantized_model(
     """The quantized ONNX of `graph`. Raises ExportError, naming the tensor, for what the target or
     the opset cannot express."""
     if form.rule.zero_points == "zero":
-        _refuse_zero_points(plan, encodings)
-    storage = _storage(graph, plan, form)
+        refuse_zero_points(plan, encodings)
+    storage = file_storage(graph, plan, form)
     constants = Constants.PAIR if form.float_constants else Constants.INTEGER
     model = insert_qdq(graph, plan, encodings, constants=constants, storage=storage)
     if form.format == "qoperator":
@@ -79,7 +79,7 @@ def kept_as_pairs(model: ir.Model) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _storage(graph: ModelGraph, plan: Plan, form: ExportForm) -> Storage:
+def file_storage(graph: ModelGraph, plan: Plan, form: ExportForm) -> Storage:
     """Types and opset: the one asked for, or the lowest that graph, types and target agree on."""
     storage = Storage(
         weight_bits=form.weight_storage_bits,
@@ -105,7 +105,7 @@ def _storage(graph: ModelGraph, plan: Plan, form: ExportForm) -> Storage:
     return replace(storage, opset=opset)
 
 
-def _refuse_zero_points(plan: Plan, encodings: Mapping[str, Encoding]) -> None:
+def refuse_zero_points(plan: Plan, encodings: Mapping[str, Encoding]) -> None:
     shifted = [name for name in plan.quantized if np.any(encodings[name].zero_point)]
     dynamic = [name for name, row in plan.tensors.items() if row.dynamic]
     for name in [*shifted, *dynamic][:1]:

@@ -26,6 +26,7 @@ from studio.sim.found import found_encodings, uses_file
 from studio.sim.placement import place
 from studio.sim.plan import Plan
 from studio.sim.quantized_model import QuantizedModel
+from studio.techniques.history import TrainingHistory
 from studio.techniques.technique import Row
 
 
@@ -64,13 +65,15 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Applied:
-    """A technique that was applied: its name and options, and what it did, for people."""
+    """A technique that was applied: its name and options, what it did, for people, and how the
+    training went, if it was one."""
 
     technique: str
     options: Mapping[str, Any]
     summary: str
     measure: str = ""
     rows: tuple[Row, ...] = ()
+    training: TrainingHistory | None = None
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def fingerprint(graph: ModelGraph) -> str:
     for name, found in sorted(graph.found.items()):
         integers = (found.axis, found.bits, found.signed, found.storage_bits, found.symmetric)
         others = (found.float_format, found.block_size, found.strict)
+        others += ("dynamic",) if found.dynamic else ()
         digest.update(repr((name, integers, others, found.zero_point.tolist())).encode())
         digest.update(found.scale.tobytes())
     return digest.hexdigest()

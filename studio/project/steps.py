@@ -34,9 +34,10 @@ from studio.project.load_encodings import graph_with_encodings
 from studio.project.recipe import document_recipe
 from studio.project.whole_batches import WholeBatches
 from studio.runtime.ops import unsupported_ops
+from studio.runtime.world import join_world
 from studio.sim.calibration import collect_statistics
 from studio.sim.config import QuantConfig
-from studio.sim.encodings import compute_encodings
+from studio.sim.encodings import compute_encodings, weights_to_calibrate_with
 from studio.sim.found import found_encodings
 from studio.sim.placement import place
 from studio.sim.plan import Role, require_possible
@@ -256,18 +257,33 @@ def calibrate(
     cancel = cancel or CancelToken()
     settings, dataset, batch_size = document_data(document, training=True)
     subset = dataset.subset(settings.calibration_size)
+    world = join_world()
+    positions = np.arange(len(subset))
+    mine = world.share(positions, batch_size)
     read: list[int] = []  # fewer samples than there are pictures where some are broken
 
     def inputs() -> Iterator[Mapping[str, np.ndarray]]:
-        for batch in subset.batches(batch_size, cancel=cancel):
-            read.append(len(batch))
-            yield batch.inputs
+        if not world.first:  # it tells the shapes
+            for batch in subset.select(positions[:batch_size]).batches(batch_size):
+                yield batch.inputs
+        if len(mine):
+            for batch in subset.select(mine).batches(batch_size, cancel=cancel):
+                read.append(len(batch))
+                yield batch.inputs
 
     statistics = collect_statistics(
-        document.graph, _candidates(document), inputs(), len(subset), emit=emit, cancel=cancel
+        document.graph,
+        _candidates(document),
+        inputs(),
+        len(subset),
+        weights=weights_to_calibrate_with(document.graph, document.plan, document.config),
+        world=world,
+        emit=emit,
+        cancel=cancel,
     )
     _report(subset, emit)
-    calibration = Calibration(statistics, dataset.name, sum(read), dataset.synthetic)
+    (count,) = world.total([float(sum(read))])
+    calibration = Calibration(statistics, dataset.name, int(count), dataset.synthetic)
     calibrated = replace(document, calibration=calibration, evaluation=None, export=None)
     return refresh_encodings(calibrated, emit=emit, cancel=cancel)
 

@@ -8,13 +8,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from studio.data.calls import Calls, share_a_batch
 from studio.errors import ConfigError
-from studio.jobs.events import CancelToken, Emit, Progress, silent
+from studio.jobs.events import CancelToken, Emit, Event, Progress, silent
 from studio.project.document import Applied, Document
 from studio.project.recipe import TechniqueStep
 from studio.project.steps import document_data, input_specs, require_calibration
+from studio.project.whole_batches import WholeBatches
 from studio.qat.technique import QAT
 from studio.sim.quantized_model import QuantizedModel
+from studio.techniques.history import Recorder
 from studio.techniques.technique import Options, Samples, Technique
 
 TECHNIQUES: dict[str, Technique] = {technique.name: technique for technique in (QAT,)}
@@ -68,11 +71,22 @@ def apply_technique(
     if technique.calibrated:
         require_calibration(document)
     emit(Progress(technique.title, 0, 0, "reading the data"))
+    recorder = Recorder()
+
+    def record(event: Event) -> None:
+        recorder.add(event)
+        emit(event)
+
     outcome = technique.load()(
-        document.model, _samples(document), options, emit, cancel or CancelToken()
+        document.model, _samples(document), options, record, cancel or CancelToken()
     )
     applied = Applied(
-        name, options.model_dump(mode="json"), outcome.summary, outcome.measure, outcome.rows
+        name,
+        options.model_dump(mode="json"),
+        outcome.summary,
+        outcome.measure,
+        outcome.rows,
+        recorder.history(),
     )
     return replace(with_model(document, outcome.model), applied=(*document.applied, applied))
 
@@ -107,8 +121,9 @@ def with_model(document: Document, model: QuantizedModel) -> Document:
 def _samples(document: Document) -> Samples:
     settings, training, size = document_data(document, training=True)
     _, validation, _ = document_data(document)
-    fixed = any(
-        spec.batch is not None and spec.shape[spec.batch] for spec in input_specs(document.graph)
-    )
+    # A fixed batch, or one call of the model at a time.
+    given = isinstance(training, WholeBatches) or not share_a_batch(input_specs(document.graph))
+    given = given or isinstance(training, Calls)
+    apart = settings.training_path is not None
     calibration = training.subset(settings.calibration_size)
-    return Samples(calibration, training, validation, size if fixed else None)
+    return Samples(calibration, training, validation, size if given else None, apart)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from studio.data.dataset import Batch, Cancel, Dataset
 from studio.errors import DataError
 
@@ -47,6 +49,10 @@ class WholeBatches:
         if whole == len(self):
             return self
         return WholeBatches(self._source.subset(whole), self._size)
+
+    def select(self, positions: np.ndarray) -> WholeBatches:
+        """The samples at `positions`, as far as they fill whole batches."""
+        return WholeBatches(self._source.select(positions), self._size)
 
     def batches(
         self,

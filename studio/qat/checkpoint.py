@@ -71,10 +71,48 @@ def load(folder: Path) -> Checkpoint | None:
         tensors = load_file(folder / f"state-{int(content['number'])}.safetensors")
         return Checkpoint(str(content["run"]), _filled(content["state"], tensors))
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise ConfigError(
-            f"The checkpoint in {folder} cannot be read: {error}.",
-            "Delete the folder to train from the start.",
-        ) from None
+        raise _unreadable(folder, error) from None
+
+
+@dataclass(frozen=True)
+class Saved:
+    """How far the training of a checkpoint is: `step` of `total` done, with `options` as JSON,
+    written at `time` (seconds since 1970)."""
+
+    step: int
+    total: int
+    options: dict[str, Any]
+    time: float
+
+
+def saved(folder: Path) -> Saved | None:
+    """What the checkpoint in `folder` says of itself, its tensors unread; None and ConfigError as
+    `load`."""
+    path = folder / "state.json"
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        state = dict(content["state"]["items"])
+        options = _filled(state["options"], {})
+        return Saved(int(state["step"]), int(state["total"]), options, path.stat().st_mtime)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(folder, error) from None
+
+
+def remove(folder: Path) -> None:
+    """Delete the checkpoint in `folder`, and the folder if nothing else is in it."""
+    for path in (folder / "state.json", *folder.glob("state-*.safetensors")):
+        path.unlink(missing_ok=True)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _unreadable(folder: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"The checkpoint in {folder} cannot be read: {error}.",
+        "Delete the folder to train from the start.",
+    )
 
 
 def _number(folder: Path) -> int:

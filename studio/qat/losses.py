@@ -57,6 +57,13 @@ def ctc(outputs: Sequence[Tensor], labels: Tensor | None) -> Tensor:
     return F.ctc_loss(F.log_softmax(scores, 2).transpose(0, 1), known, steps, lengths.cpu())
 
 
+def greedy_labels(scores: Tensor) -> list[list[int]]:
+    """The labels of the best path of each sample, repetitions and blanks (0) taken out, of scores
+    (batch, time, classes)."""
+    paths = (torch.unique_consecutive(row) for row in scores.argmax(2).cpu())
+    return [path[path != 0].tolist() for path in paths]
+
+
 LOSSES: dict[str, Loss] = {
     "cross_entropy": cross_entropy,
     "binary": binary,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -56,8 +56,20 @@ class BatchNorm(StrEnum):
 
 
 class QatOptions(Options):
-    """`learning_rate` and `range_learning_rate` None: a hundredth of what trains a network from the
-    start with that optimizer (SGD 1e-3, Adam 1e-5), and the same for ranges (Adam 1e-5)."""
+    """`learning_rate` None is 3e-3 for SGD, 3e-5 for Adam: some hundredth of what trains a network
+    from the start. `range_learning_rate` is relative to each range's own size, so that one number
+    serves all of them."""
+
+    common: ClassVar[tuple[str, ...]] = (
+        "epochs",
+        "batch_size",
+        "ranges",
+        "loss",
+        "optimizer",
+        "learning_rate",
+        "schedule",
+        "bits_first",
+    )
 
     epochs: Annotated[int, Field(ge=1, le=10000)] = Field(2, description="Passes over the data.")
     batch_size: Annotated[int, Field(ge=1)] = Field(32, description="Samples a step.")
@@ -73,7 +85,9 @@ class QatOptions(Options):
     temperature: Rate = Field(4.0, description="Temperature of the distillation of class scores.")
     optimizer: Optimizer = Field(Optimizer.SGD, description="What updates the weights.")
     learning_rate: Rate | None = Field(None, description="Of the weights at its highest.")
-    range_learning_rate: Rate | None = Field(None, description="Of scales and ranges (Adam).")
+    range_learning_rate: Rate = Field(
+        1e-3, description="Of ranges, in shares of their size (Adam)."
+    )
     momentum: Share = Field(0.9, description="Of SGD.")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(
         1e-4, description="Of weights; biases, norms and ranges are spared."
@@ -112,7 +126,7 @@ class QatOptions(Options):
         False, description="Compute activations again in the backward pass, to need less memory."
     )
     device: str = Field("auto", description="auto (CUDA where there is one), cpu, cuda, cuda:1 ...")
-    seed: int = Field(0, description="Of order, augmentation and dropout.")
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of order, augmentation and dropout.")
     trust: bool = Field(False, description="Allow the file of an own loss to run.")
     checkpoints: Path | None = Field(None, description="Folder for checkpoints (none: not kept).")
 
@@ -126,8 +140,4 @@ class QatOptions(Options):
     def weight_rate(self) -> float:
         if self.learning_rate is not None:
             return self.learning_rate
-        return 1e-3 if self.optimizer is Optimizer.SGD else 1e-5
-
-    @property
-    def range_rate(self) -> float:
-        return 1e-5 if self.range_learning_rate is None else self.range_learning_rate
+        return 3e-3 if self.optimizer is Optimizer.SGD else 3e-5

@@ -41,10 +41,17 @@ class TrainedSimulation(nn.Module):
 
     `forward` takes the inputs by name and returns the outputs in order. `weights` are parameters by
     initializer name (a dot becomes `|`), float32; `quantizers` those modules that learn a range or
-    follow a weight, by tensor name.
+    follow a weight, by tensor name. `recompute` as of the executor.
     """
 
-    def __init__(self, model: QuantizedModel, ranges: Ranges, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: QuantizedModel,
+        ranges: Ranges,
+        device: torch.device,
+        *,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
         self.ranges = ranges
@@ -59,7 +66,13 @@ class TrainedSimulation(nn.Module):
             for name, row in rows.items()
             if row.read_by is not None and name in hooks
         }
-        self._executor = Executor(model.graph, device=device, quantize=hooks, quantize_for=readers)
+        self._executor = Executor(
+            model.graph,
+            device=device,
+            quantize=hooks,
+            quantize_for=readers,
+            recompute=recompute,
+        )
         self.weights = nn.ParameterDict()
         for name in self._trained:
             parameter = nn.Parameter(self._executor.parameters[name].detach())

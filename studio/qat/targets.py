@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 from studio.data.dataset import Dataset
 from studio.errors import ConfigError, ConsentRequiredError
@@ -18,6 +21,25 @@ class Objective:
 
     loss: Loss | None
     distillation: float
+    name: str = ""
+
+    def of(self, outputs: Sequence[Tensor], labels: Tensor | None) -> Tensor:
+        """The loss; ConfigError if it cannot do with these outputs and labels."""
+        assert self.loss is not None
+        try:
+            return self.loss(outputs, labels)
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
+            known = "no labels" if labels is None else f"{labels.dtype} {list(labels.shape)}"
+            raise ConfigError(
+                f"The loss {self.name} fails on the output {list(outputs[0].shape)} and the labels "
+                f"{known.removeprefix('torch.')}: {error}",
+                "Choose the loss that fits the labels, or 'distillation', which needs none.",
+            ) from error
+
+    @property
+    def named(self) -> tuple[str, Loss] | None:
+        """Name and function of the loss that compares with labels."""
+        return None if self.loss is None else (self.name, self.loss)
 
 
 def objective(options: QatOptions, data: Dataset) -> Objective:
@@ -29,7 +51,7 @@ def objective(options: QatOptions, data: Dataset) -> Objective:
     if name == "auto":
         name = "cross_entropy"
     if ":" in name:
-        return Objective(_own(name, options.trust), options.distillation)
+        return Objective(_own(name, options.trust), options.distillation, name.rpartition(":")[2])
     if name not in LOSSES:
         known = ", ".join(["auto", *LOSSES, "distillation"])
         raise ConfigError(f"There is no loss {name!r}.", f"Losses: {known}, or file.py:function.")
@@ -38,7 +60,7 @@ def objective(options: QatOptions, data: Dataset) -> Objective:
             f"The loss {name} needs labels, and {data.name} has none.",
             "Choose data with labels, or the loss 'distillation'.",
         )
-    return Objective(LOSSES[name], options.distillation)
+    return Objective(LOSSES[name], options.distillation, name)
 
 
 def _own(text: str, trust: bool) -> Loss:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from studio.analysis.evaluate import class_scores
 from studio.data.augment import augment
-from studio.data.dataset import Batch, Dataset
+from studio.data.dataset import Batch, reading_order
+from studio.data.split import kept_apart
 from studio.errors import ConfigError
 from studio.jobs.events import (
     CancelToken,
@@ -23,11 +25,12 @@ from studio.jobs.events import (
     TensorRanges,
     TrainingResult,
     TrainingStep,
+    Warned,
     silent,
 )
 from studio.qat import checkpoint as checkpoints
-from studio.qat.distributed import join_world
 from studio.qat.losses import distillation
+from studio.qat.measure import measure, tensors
 from studio.qat.options import QatOptions
 from studio.qat.simulation import TrainedSimulation
 from studio.qat.targets import Objective, objective
@@ -35,6 +38,7 @@ from studio.qat.teacher import Teacher
 from studio.qat.updates import Updates
 from studio.quant.encoding import encoding_from_range
 from studio.quant.grid import Grid
+from studio.runtime.world import World, join_world, local_rank
 from studio.sim.plan import Role
 from studio.sim.quantized_model import QuantizedModel
 from studio.techniques.technique import Outcome, Samples
@@ -62,7 +66,8 @@ def train(
 
 
 class _Training:
-    """One run. `step` counts batches over all epochs."""
+    """One run. `step` counts batches over all epochs; `batch_size` samples of each are this
+    process's own."""
 
     def __init__(
         self,
@@ -75,11 +80,14 @@ class _Training:
         self.options, self.emit, self.cancel = options, emit, cancel
         self.start = model
         self.device = torch.device(_device(options.device))
-        self.world = join_world(self.device)
-        self.data = samples.training
-        self.validation = samples.validation
-        self.batch_size = samples.batch_size or options.batch_size
-        self.batches = -(-len(self.data) // self.batch_size)
+        self.world = join_world()
+        self.data, self.validation = samples.training, samples.validation
+        if not samples.apart:
+            self.data, self.validation = kept_apart(
+                samples.training, options.validation, samples.batch_size or 1
+            )
+        self.batch_size = samples.batch_size or _own_batch(options.batch_size, self.world)
+        self.batches = -(-len(self.data) // (self.batch_size * self.world.size))
         self.total = options.epochs * self.batches
         self.objective: Objective = objective(options, self.data)
         self.teacher = (
@@ -97,6 +105,7 @@ class _Training:
 
     def run(self) -> Outcome:
         first = self._resume()
+        self._tell_ranges()
         for epoch in range(first, self.options.epochs):
             self._train_epoch(epoch)
             if self._measure(epoch):
@@ -118,50 +127,63 @@ class _Training:
         self.phase = self._phase(self.step)
         if self.phase < self._last:
             model = _with_weight_bits(model, self.options.bits_first[self.phase])
-        self.simulation = TrainedSimulation(model, self.options.ranges, self.device)
+        self.simulation = TrainedSimulation(
+            model, self.options.ranges, self.device, recompute=self.options.recompute
+        )
         self.updates = Updates(self.simulation, self.options, self.total)
 
     # --- one epoch ------------------------------------------------------------------------------
 
     def _train_epoch(self, epoch: int) -> None:
-        options = self.options
-        done = self.step - epoch * self.batches
         self.simulation.train()
-        for index, batch in enumerate(self._epoch_batches(epoch)):
-            if index < done:
-                continue
+        for batch in self._epoch_batches(epoch, self.step - epoch * self.batches):
             self.cancel.check()
             if self._phase(self.step) != self.phase:
                 self._enter_phase(self._trained(self.simulation.state_dict()))
             started = time.monotonic()
-            loss = self._train_batch(self.world.share(_augmented(batch, options, epoch, index)))
+            loss = self._train_batch(batch)
             self.step += 1
             self._tell(epoch, loss, time.monotonic() - started)
             if time.monotonic() - self._saved > SAVED_EVERY:
                 self._save()
 
-    def _epoch_batches(self, epoch: int) -> Iterator[Batch]:
-        seed = self.options.seed * 100_003 + epoch
-        return self.data.batches(self.batch_size, seed=seed, cancel=self.cancel)
+    def _epoch_batches(self, epoch: int, done: int) -> Iterator[Batch | None]:
+        """This process's part of the batches of an epoch, the first `done` left out; None where
+        nothing is left for it."""
+        order = reading_order(len(self.data), None, self.options.seed * 100_003 + epoch)
+        mine = self.world.share(order, self.batch_size)[done * self.batch_size :]
+        found: Iterator[Batch] = iter(())
+        if len(mine):
+            found = self.data.select(mine).batches(self.batch_size, cancel=self.cancel)
+        for _ in range(done, self.batches):
+            batch = next(found, None)
+            yield batch and _augmented(batch, self.options, epoch, mine[batch.indices])
 
-    def _train_batch(self, batch: Batch) -> float:
-        inputs = _tensors(batch.inputs, self.device)
+    def _train_batch(self, batch: Batch | None) -> float:
+        """One step; the mean loss over all processes."""
+        if batch is None:
+            self.updates.no_gradient()
+            mean = torch.zeros((), device=self.device)
+        else:
+            mean = self._backward(batch)
+        self.updates.average(mean, self.world, 0 if batch is None else len(batch))
+        self.updates.apply(self.step)
+        return float(mean)
+
+    def _backward(self, batch: Batch) -> Tensor:
         labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(self.device)
         enabled = self.options.mixed_precision
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
-            outputs = self.simulation(inputs)
-            loss = self._loss(outputs, labels, batch.inputs)
+            outputs = self.simulation(tensors(batch.inputs, self.device))
+        outputs = [item.float() if item.is_floating_point() else item for item in outputs]
+        loss = self._loss(outputs, labels, batch.inputs)
         if not bool(torch.isfinite(loss)):
             raise ConfigError(
                 f"The loss is not finite any more at step {self.step + 1}.",
                 "Use a lower learning rate, or limit the gradient (clip_gradient).",
             )
         self.updates.backward(loss)
-        gradients = [item.grad for item in self.simulation.parameters() if item.grad is not None]
-        mean = loss.detach().clone()
-        self.world.average([*gradients, mean], float(len(batch)))
-        self.updates.apply(self.step)
-        return float(mean)
+        return loss.detach().clone()
 
     def _loss(
         self, outputs: list[Tensor], labels: Tensor | None, inputs: Mapping[str, np.ndarray]
@@ -172,7 +194,7 @@ class _Training:
         if self.teacher is not None:
             loss = share * distillation(outputs, self.teacher(inputs), self.options.temperature)
         if goal.loss is not None and share < 1:
-            loss = loss + (1 - share) * goal.loss(outputs, labels)
+            loss = loss + (1 - share) * goal.of(outputs, labels)
         return loss
 
     def _tell(self, epoch: int, loss: float, seconds: float) -> None:
@@ -184,15 +206,18 @@ class _Training:
         self.emit(Progress("Training", self.step, self.total, detail))
         now = time.monotonic()
         if now - self._shown > SHOWN_EVERY:
-            self._shown = now
-            self.emit(_ranges(self.step, self.simulation))
+            self._tell_ranges()
+
+    def _tell_ranges(self) -> None:
+        self._shown = time.monotonic()
+        self.emit(_ranges(self.step, self.simulation))
 
     # --- measuring ------------------------------------------------------------------------------
 
     def _measure(self, epoch: int) -> bool:
         """Measure the simulation, remember the best; True if it has not got better for long."""
         self.updates.swap_average()
-        metric, value = measure(self.simulation, self.start, self.validation, self.batch_size)
+        metric, value = self._measured(self.simulation)
         better = self.best is None or value > self.best[0]
         if better:
             state = {name: item.clone() for name, item in self.simulation.state_dict().items()}
@@ -201,6 +226,7 @@ class _Training:
         self.updates.swap_average()
         self.waiting = 0 if better else self.waiting + 1
         self.emit(TrainingResult(self.step, epoch, metric, value, better))
+        self._tell_ranges()
         return bool(self.options.patience) and self.waiting >= self.options.patience
 
     def _trained(self, state: Mapping[str, Tensor]) -> QuantizedModel:
@@ -212,14 +238,20 @@ class _Training:
         assert self.best is not None
         value, step, state = self.best
         model = self._trained(state)
-        metric, before = measure(
-            TrainedSimulation(self.start, self.options.ranges, self.device),
+        before_training = TrainedSimulation(self.start, self.options.ranges, self.device)
+        metric, before = self._measured(before_training)
+        summary = f"{metric} {_shown(before)} before, {_shown(value)} after {step} steps"
+        return Outcome(model, summary)
+
+    def _measured(self, simulation: TrainedSimulation) -> tuple[str, float]:
+        return measure(
+            simulation,
             self.start,
             self.validation,
             self.batch_size,
+            loss=self.objective.named,
+            world=self.world,
         )
-        summary = f"{metric} {before:.1f} before, {value:.1f} after {step} steps"
-        return Outcome(model, summary)
 
     # --- checkpoints ----------------------------------------------------------------------------
 
@@ -231,6 +263,8 @@ class _Training:
         best = None if self.best is None else [self.best[0], self.best[1], self.best[2]]
         state = {
             "step": self.step,
+            "total": self.total,
+            "options": self.options.model_dump(mode="json"),
             "phase": self.phase,
             "simulation": dict(self.simulation.state_dict()),
             "updates": self.updates.state(),
@@ -239,19 +273,34 @@ class _Training:
             "waiting": self.waiting,
             "losses": self.losses,
         }
-        checkpoints.save(folder, checkpoints.Checkpoint(self._name(), state))
+        checkpoints.save(folder, checkpoints.Checkpoint(self._name, state))
 
+    @cached_property
     def _name(self) -> str:
+        """Of this run: another one has other options, data, weights or encodings at its start."""
         options = self.options.model_copy(update={"checkpoints": None})
-        weights = sorted(self.simulation.weights)
-        parts = (self.data.name, str(len(self.data)), str(self.batch_size), *weights)
+        together = self.batch_size * self.world.size
+        parts = [self.data.name, str(len(self.data)), str(together)]
+        model = self.start
+        for name in sorted(model.graph.initializers):
+            parts += [name, _digest(model.graph.constant(name))]
+        for name, item in sorted(model.encodings.items()):
+            parts += [name, str(item.grid), _digest(item.scale), _digest(item.zero_point)]
         return checkpoints.run_name(options.model_dump_json(), *parts)
 
     def _resume(self) -> int:
         """Go on from the checkpoint of this very run; the epoch to start with."""
         folder = self.options.checkpoints
         found = None if folder is None else checkpoints.load(Path(folder))
-        if found is None or found.run != self._name():
+        if found is None:
+            return 0
+        if found.run != self._name:
+            self.emit(
+                Warned(
+                    f"The checkpoint in {folder} is of another model, other data or other options:"
+                    " training starts anew."
+                )
+            )
             return 0
         state: dict[str, Any] = found.state
         self.step = state["step"]
@@ -262,33 +311,6 @@ class _Training:
         self.best = None if state["best"] is None else tuple(state["best"])
         self.waiting, self.losses = state["waiting"], state["losses"]
         return self.step // self.batches
-
-
-def measure(
-    simulation: TrainedSimulation, model: QuantizedModel, data: Dataset, batch_size: int
-) -> tuple[str, float]:
-    """Name and value of what the simulation reaches on `data`, higher is better: top-1 in percent
-    where there are labels and class scores, else the SQNR in dB of the outputs against float."""
-    simulation.eval()
-    teacher = Teacher(model.graph, torch.device("cpu"))
-    hits = counted = 0
-    signal = noise = 0.0
-    with torch.inference_mode():
-        for batch in data.batches(batch_size):
-            (first, *_) = simulation(_tensors(batch.inputs, simulation.device))
-            output = first.float().cpu().numpy()
-            scores = class_scores(output)
-            if batch.labels is not None and scores is not None and batch.labels.ndim == 1:
-                hits += int((scores.argmax(1) == batch.labels).sum())
-                counted += len(batch)
-                continue
-            wanted = teacher(batch.inputs)[0].numpy().astype(np.float64)
-            signal += float(np.square(wanted).sum())
-            noise += float(np.square(wanted - output).sum())
-    simulation.train()
-    if counted:
-        return "top-1", 100 * hits / counted
-    return "SQNR", 10 * float(np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
 
 
 def _with_weight_bits(model: QuantizedModel, bits: int) -> QuantizedModel:
@@ -306,12 +328,13 @@ def _with_weight_bits(model: QuantizedModel, bits: int) -> QuantizedModel:
     return replace(model, encodings=encodings)
 
 
-def _augmented(batch: Batch, options: QatOptions, epoch: int, index: int) -> Batch:
+def _augmented(batch: Batch, options: QatOptions, epoch: int, positions: np.ndarray) -> Batch:
+    """`batch`, the samples at `positions` of the data, changed as is drawn for each of them."""
     if not (options.flip or options.crop or options.color):
         return batch
-    rng = np.random.default_rng((options.seed, epoch, index))
+    seeds = [(options.seed, epoch, int(position)) for position in positions]
     inputs = {
-        name: augment(array, rng, flip=options.flip, crop=options.crop, color=options.color)
+        name: augment(array, seeds, flip=options.flip, crop=options.crop, color=options.color)
         if array.ndim == 4 and array.dtype == np.float32
         else array
         for name, array in batch.inputs.items()
@@ -319,8 +342,22 @@ def _augmented(batch: Batch, options: QatOptions, epoch: int, index: int) -> Bat
     return replace(batch, inputs=inputs)
 
 
-def _tensors(inputs: Mapping[str, np.ndarray], device: torch.device) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+def _own_batch(batch_size: int, world: World) -> int:
+    """The samples of a batch that each process computes."""
+    if batch_size % world.size:
+        raise ConfigError(
+            f"A batch of {batch_size} samples cannot be shared by {world.size} processes.",
+            f"Choose a batch_size that is a multiple of {world.size}.",
+        )
+    return batch_size // world.size
+
+
+def _shown(value: float) -> str:
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.4g}"
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def _ranges(step: int, simulation: TrainedSimulation) -> TensorRanges:
@@ -336,7 +373,7 @@ def _ranges(step: int, simulation: TrainedSimulation) -> TensorRanges:
 
 def _device(wanted: str) -> str:
     if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return f"cuda:{local_rank()}" if torch.cuda.is_available() else "cpu"
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"There is no device {wanted!r}.", "Choose auto or cpu.")
     return wanted

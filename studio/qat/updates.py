@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from studio.qat.options import Optimizer, QatOptions
 from studio.qat.schedule import rate_share
 from studio.qat.simulation import TrainedSimulation
+from studio.runtime.world import World
 
 
 class Updates:
@@ -29,8 +30,12 @@ class Updates:
         ]
         groups = [group for group in groups if group["params"]]
         self._weights = _optimizer(groups, options)
-        ranges = [item for item in simulation.quantizers.parameters() if item.requires_grad]
-        self._ranges = torch.optim.Adam(ranges, options.range_rate) if ranges else None
+        ranges = [
+            {"params": [parameter], "unit": unit}
+            for _, quantizer in simulation.learned()
+            for parameter, unit in quantizer.units()
+        ]
+        self._ranges = torch.optim.Adam(ranges, options.range_learning_rate) if ranges else None
         self._average: list[Tensor] = (
             [item.detach().clone() for item in simulation.weights.values()]
             if options.average
@@ -44,9 +49,29 @@ class Updates:
 
     def backward(self, loss: Tensor) -> None:
         """The gradients of `loss`, instead of those before."""
+        self.no_gradient()
+        loss.backward()
+
+    def no_gradient(self) -> None:
+        """No gradient at all, instead of those before."""
         for optimizer, _ in self._optimizers():
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+
+    def average(self, loss: Tensor, world: World, samples: int) -> None:
+        """Make gradients and `loss` those of the samples of all processes, of which this one had
+        so many."""
+        if world.size == 1:
+            return
+        trained = [
+            parameter
+            for optimizer, _ in self._optimizers()
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        world.average([*(item.grad for item in trained), loss], float(samples))
 
     def apply(self, step: int) -> None:
         """One step down the gradients, the `step`th."""
@@ -54,7 +79,7 @@ class Updates:
         share = rate_share(options.schedule, options.warmup, step, self._total)
         for optimizer, highest in self._optimizers():
             for group in optimizer.param_groups:
-                group["lr"] = highest * share
+                group["lr"] = highest * share * group.get("unit", 1.0)
         if options.clip_gradient:
             nn.utils.clip_grad_norm_(self._simulation.parameters(), options.clip_gradient)
         frozen = step >= options.freeze_ranges * self._total
@@ -79,7 +104,7 @@ class Updates:
     def _optimizers(self) -> Iterator[tuple[torch.optim.Optimizer, float]]:
         yield self._weights, self._options.weight_rate
         if self._ranges is not None:
-            yield self._ranges, self._options.range_rate
+            yield self._ranges, self._options.range_learning_rate
 
     # --- checkpoints ----------------------------------------------------------------------------
 

@@ -150,6 +150,17 @@ class LearnedQuantizer(torch.nn.Module, ABC):
     def raw_zero_point(self, scale: Tensor) -> Tensor | None:
         """The zero point before rounding, of the encoding's shape; None if it always is zero."""
 
+    def units(self) -> list[tuple[torch.nn.Parameter, float]]:
+        """What is trained, and the size to measure a step of it by: ranges differ by orders of
+        magnitude from tensor to tensor, so must their steps."""
+        return [
+            (item, unit) for item, unit in self._sized() if isinstance(item, torch.nn.Parameter)
+        ]
+
+    @abstractmethod
+    def _sized(self) -> list[tuple[Tensor | None, float]]:
+        """Tensors that may be parameters, with the unit of each."""
+
     def scale_and_zero_point(self) -> tuple[Tensor, Tensor | None]:
         """What `forward` rounds with; gradients reach the parameters straight through."""
         raw = self.raw_scale()
@@ -244,6 +255,10 @@ class LearnedScale(LearnedQuantizer):
         else:
             self.register_buffer("zero_point", zero_point if encoding.zero_point.any() else None)
 
+    def _sized(self) -> list[tuple[Tensor | None, float]]:
+        low, high = bounds(self.grid)
+        return [(self.scale, float(self.scale.detach().mean())), (self.zero_point, high - low)]
+
     def raw_scale(self) -> Tensor:
         return self.scale
 
@@ -273,6 +288,10 @@ class LearnedRange(LearnedQuantizer):
         middle = torch.tensor(encoding.zero_point, dtype=torch.float32)
         fixed = self.grid.symmetric and bool(encoding.zero_point.any())
         self.register_buffer("_middle", middle if fixed else None)
+
+    def _sized(self) -> list[tuple[Tensor | None, float]]:
+        width = float((self.maximum - self.minimum).detach().mean())
+        return [(end, width) for end in (self.minimum, self.maximum) if end.requires_grad]
 
     def raw_scale(self) -> Tensor:
         low, high = bounds(self.grid)

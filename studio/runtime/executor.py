@@ -17,6 +17,7 @@ from studio.runtime.allocator import keep_freed_memory
 from studio.runtime.ops import find, unsupported_ops
 from studio.runtime.ops.dtypes import TORCH_DTYPES, from_numpy
 from studio.runtime.plan import compile_plan, hooked_name
+from studio.runtime.recompute import run_again
 from studio.runtime.steps import Plan
 
 Quantizer = Callable[[Tensor], Tensor]
@@ -57,7 +58,8 @@ class Executor:
     `parameters` are the floating-point initializers by name, leaf tensors of their own (not the
     graph's memory) on `device`; call `requires_grad_()` on those to train or put others in their
     place. Gradients flow whenever torch records them: run under `torch.inference_mode` for values
-    alone, which is also faster.
+    alone, which is also faster. With `recompute` only some values in between are kept for them, the
+    rest is computed again (Chen et al. 2016, arXiv 1604.06174): less memory, more time.
 
     Raises UnsupportedOpsError naming every op it cannot compute.
     """
@@ -69,6 +71,7 @@ class Executor:
         device: str | torch.device = "cpu",
         quantize: Mapping[str, Quantizer] | None = None,
         quantize_for: Mapping[str, Collection[str]] | None = None,
+        recompute: bool = False,
     ) -> None:
         missing = unsupported_ops(graph)
         if missing:
@@ -76,6 +79,7 @@ class Executor:
         keep_freed_memory()
         self.graph = graph
         self.device = torch.device(device)
+        self.recompute = recompute
         self.parameters: dict[str, Tensor] = {}
         self._constants: dict[str, Tensor] = {}
         self._quantize = dict(quantize or {})
@@ -193,7 +197,8 @@ class Executor:
     def _execute(self, plan: Plan, feeds: Mapping[str, Any]) -> dict[str, Tensor]:
         values: dict[str, Any] = {name: self._constant(name) for name, _ in plan.constants}
         values.update(feeds)
-        results = plan.run(values, self.device)
+        run = run_again if self.recompute and torch.is_grad_enabled() else Plan.run
+        results = run(plan, values, self.device)
         return {name: result for (name, _), result in zip(plan.results, results, strict=True)}
 
 

@@ -56,32 +56,42 @@ class Plan:
 
         Raises ModelError naming the node that fails.
         """
+        slots = self.filled(values)
+        run_steps(self.steps, slots, device)
+        return [slots[slot] for _, slot in self.results]
+
+    def filled(self, values: Mapping[str, Any]) -> list[Any]:
+        """The slots before the first step."""
         slots: list[Any] = [None] * self.size
         for name, slot in (*self.constants, *self.feeds):
             slots[slot] = values[name]
-        overwrite = not torch.is_grad_enabled()
-        elsewhere = device.type != "cpu"
-        for step in self.steps:
-            arguments = [None if slot < 0 else slots[slot] for slot in step.inputs]
-            function = step.inplace if overwrite and step.inplace else step.function
-            try:
-                if elsewhere:
-                    arguments = _placed(arguments, step.host, device)
-                result: Any = function(step.call, *arguments)
-                if isinstance(result, Tensor):
-                    result = (result,)
-                for index, slot, hook, over in step.outputs:
-                    value, hook = result[index], over if overwrite else hook
-                    slots[slot] = value if hook is None or value is None else hook(value)
-            except StudioError:
-                raise
-            except Exception as error:
-                raise _failure(step, arguments, error) from error
-            for slot in step.free:
-                slots[slot] = None
-            # The frame must not keep what the free list let go.
-            del arguments, result
-        return [slots[slot] for _, slot in self.results]
+        return slots
+
+
+def run_steps(steps: Sequence[Step], slots: list[Any], device: torch.device) -> None:
+    """Take `steps`, on and into `slots`. Raises ModelError naming the node that fails."""
+    overwrite = not torch.is_grad_enabled()
+    elsewhere = device.type != "cpu"
+    for step in steps:
+        arguments = [None if slot < 0 else slots[slot] for slot in step.inputs]
+        function = step.inplace if overwrite and step.inplace else step.function
+        try:
+            if elsewhere:
+                arguments = _placed(arguments, step.host, device)
+            result: Any = function(step.call, *arguments)
+            if isinstance(result, Tensor):
+                result = (result,)
+            for index, slot, hook, over in step.outputs:
+                value, hook = result[index], over if overwrite else hook
+                slots[slot] = value if hook is None or value is None else hook(value)
+        except StudioError:
+            raise
+        except Exception as error:
+            raise _failure(step, arguments, error) from error
+        for slot in step.free:
+            slots[slot] = None
+        # The frame must not keep what the free list let go.
+        del arguments, result
 
 
 @dataclass(frozen=True)

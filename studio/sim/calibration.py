@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from studio.errors import DataError
 from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Progress, TensorRanges
 from studio.quant.statistics import Histogram, TensorStatistics
+from studio.runtime.world import ALONE, World
 from studio.sim.probes import add_probes
 
 COUNTED = 2**18
@@ -26,65 +28,63 @@ PAIRS_KEPT = 2**14
 """Samples of which the two highest scores are kept."""
 
 
+class _Seen(NamedTuple):
+    """What is kept of one look at a tensor: its range, and of its values a sample to count (None:
+    the range is of its highest values alone) and the two highest of each row of scores."""
+
+    low: float
+    high: float
+    sampled: np.ndarray | None = None
+    pairs: np.ndarray | None = None
+
+
+def _look(array: np.ndarray, per_sample: int, scores: bool) -> _Seen | None:
+    """All values of `array`; None if one of them is not finite."""
+    import torch
+
+    lowest, highest = torch.aminmax(torch.from_numpy(array))
+    low, high = lowest.item(), highest.item()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    pairs = None
+    if scores and array.ndim == 2 and array.shape[1] > 1:
+        pairs = np.partition(array[:PAIRS_KEPT], -2, axis=1)[:, :-3:-1].copy()
+    return _Seen(low, high, _sampled(array, per_sample).copy(), pairs)
+
+
 class _Observation:
     """Ranges and histogram of one tensor, growing."""
 
-    def __init__(self, counted_per_sample: int, scores: bool) -> None:
+    def __init__(self) -> None:
         self.minimum = math.inf
         self.maximum = -math.inf
-        self._counted_per_sample = counted_per_sample
         self._histogram = Histogram()
         self._waiting: list[np.ndarray] = []
         self._waiting_size = 0
         self._batch = (math.inf, -math.inf)
         self._batches: list[tuple[float, float]] = []
-        self._scores = scores
         self._pairs: list[np.ndarray] = []
         self._pairs_size = 0
 
-    def add(self, array: np.ndarray) -> bool:
-        """Take in all values of `array`; False if one of them is not finite."""
-        import torch
-
-        if not array.size:
-            return True
-        lowest, highest = torch.aminmax(torch.from_numpy(array))
-        low, high = lowest.item(), highest.item()
-        if not (math.isfinite(low) and math.isfinite(high)):
-            return False
-        self._widen(low, high)
-        sampled = _sampled(array, self._counted_per_sample).copy()
-        self._waiting.append(sampled)
-        self._waiting_size += sampled.size
-        if self._waiting_size >= COUNTED_AT_ONCE:
-            self._count()
-        if self._scores and array.ndim == 2 and array.shape[1] > 1:
-            self._keep_pairs(array)
-        return True
-
-    def add_highest(self, array: np.ndarray) -> bool:
-        """Take in the highest values of parts of the tensor; False if one is not finite."""
-        if not array.size:
-            return True
-        high = float(array.max())
-        self._widen(math.inf, high)
-        return math.isfinite(high)
-
-    def _widen(self, low: float, high: float) -> None:
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
-        self._batch = min(self._batch[0], low), max(self._batch[1], high)
+    def add(self, seen: _Seen) -> None:
+        """Take in another look at the tensor."""
+        self.minimum, self.maximum = min(self.minimum, seen.low), max(self.maximum, seen.high)
+        self._batch = min(self._batch[0], seen.low), max(self._batch[1], seen.high)
+        if seen.sampled is not None:
+            self._waiting.append(seen.sampled)
+            self._waiting_size += seen.sampled.size
+            if self._waiting_size >= COUNTED_AT_ONCE:
+                self._count()
+        if seen.pairs is not None:
+            rows = seen.pairs[: PAIRS_KEPT - self._pairs_size]
+            self._pairs.append(rows)
+            self._pairs_size += len(rows)
 
     def end_batch(self) -> None:
         """The next values are of another batch."""
         if self._batch[0] <= self._batch[1]:
             self._batches.append(self._batch)
         self._batch = (math.inf, -math.inf)
-
-    def _keep_pairs(self, scores: np.ndarray) -> None:
-        rows = scores[: PAIRS_KEPT - self._pairs_size]
-        if len(rows):
-            self._pairs.append(np.partition(rows, -2, axis=1)[:, :-3:-1].copy())
-            self._pairs_size += len(rows)
 
     def _count(self) -> None:
         if self._waiting:
@@ -131,6 +131,7 @@ def collect_statistics(
     total: int,
     *,
     weights: Mapping[str, np.ndarray] | None = None,
+    world: World = ALONE,
     emit: Emit,
     cancel: CancelToken,
 ) -> dict[str, TensorStatistics]:
@@ -140,38 +141,63 @@ def collect_statistics(
     (`encodings.rounded_weights`). Emits `Progress` in samples and the ranges so far after every
     batch. Raises DataError for values that are not finite, for a tensor that is always empty or
     when there was no batch, CancelledError when cancelled.
-    """
-    from studio.runtime.budget import samples
 
+    In a `world` of several processes each gives the batches that are its own, every `world.size`th
+    of all, the others than the first with the very first batch of all before them. All get the
+    statistics that one process alone would collect.
+    """
     if weights:
         graph = _with_constants(graph, weights)
-    inputs = [value.name or "" for value in graph.inputs if value.name in set(tensors)]
     per_sample = min(max(COUNTED // max(total, 1), COUNTED_PER_SAMPLE[0]), COUNTED_PER_SAMPLE[1])
-    scores = _scores(graph)
-    observed = {name: _Observation(per_sample, name in scores) for name in tensors}
-    reader = _Reader(graph, [name for name in tensors if name not in inputs], per_sample)
-    done = 0
-    for index, batch in enumerate(batches):
+    looks = _Looks(graph, tensors, per_sample)
+    observed = {name: _Observation() for name in tensors}
+    done = index = 0
+    for round_ in _rounds(looks, batches, world, cancel):
+        for samples, seen in round_:
+            for name, look in seen:
+                observed[name].add(look)
+            for observation in observed.values():
+                observation.end_batch()
+            done += samples
+            emit(Progress("Calibrating", done, total, f"{done} of {total} samples"))
+            emit(_ranges(index, observed))
+            index += 1
+    statistics = None
+    if world.first:
+        statistics = _results(graph, observed, done)
+    return world.told(statistics)
+
+
+_Batch = tuple[int, Iterable[tuple[str, _Seen]]]
+"""Samples of a batch, and what was seen of which tensor in order."""
+
+
+def _rounds(
+    looks: _Looks,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    world: World,
+    cancel: CancelToken,
+) -> Iterator[list[_Batch]]:
+    """Batches in order, one of each process at a time; in the others than the first none."""
+    from studio.runtime.budget import samples
+
+    own = iter(batches)
+    if not world.first:
+        looks.learn_shapes(next(own, None))
+    while True:
         cancel.check()
-        for name in inputs:
-            _add(graph, observed, name, batch[name])
-        for values in reader.read(batch):
-            for name, array in values.items():
-                if name in reader.highest:
-                    tensor = reader.highest[name]
-                    if not observed[tensor].add_highest(array):
-                        raise _not_finite(graph, tensor, array)
-                elif name in reader.pixels:
-                    tensor, skip = reader.pixels[name]
-                    _add(graph, observed, tensor, array[:, :, skip:, skip:])
-                else:
-                    _add(graph, observed, name, array)
-            cancel.check()
-        for observation in observed.values():
-            observation.end_batch()
-        done += samples(batch)
-        emit(Progress("Calibrating", done, total, f"{done} of {total} samples"))
-        emit(_ranges(index, observed))
+        batch = next(own, None)
+        found = None if batch is None else (samples(batch), looks.at(batch, cancel))
+        if found is not None and world.size > 1:
+            found = found[0], list(found[1])
+        if not any(world.told_by_all(found is not None)):
+            return
+        yield [item for item in world.gathered(found) if item is not None]
+
+
+def _results(
+    graph: ModelGraph, observed: Mapping[str, _Observation], done: int
+) -> dict[str, TensorStatistics]:
     if not done:
         raise DataError(
             "There is no sample to calibrate on.", "Choose a folder with images or arrays."
@@ -183,6 +209,56 @@ def collect_statistics(
                 "Calibrate on data for which it is not, or switch its layer's activations off.",
             )
     return {name: observation.result() for name, observation in observed.items()}
+
+
+class _Looks:
+    """Runs the network on batches and looks at its tensors."""
+
+    def __init__(self, graph: ModelGraph, tensors: Sequence[str], per_sample: int) -> None:
+        fed = {value.name for value in graph.inputs}
+        self._graph = graph
+        self._inputs = [name for name in tensors if name in fed]
+        self._per_sample = per_sample
+        self._scores = _scores(graph)
+        self._reader = _Reader(graph, [name for name in tensors if name not in fed], per_sample)
+
+    def learn_shapes(self, batch: Mapping[str, np.ndarray] | None) -> None:
+        """Get ready for all batches but the very first, which is `batch`."""
+        if batch is not None:
+            self._reader.learn_shapes(batch)
+
+    def at(
+        self, batch: Mapping[str, np.ndarray], cancel: CancelToken
+    ) -> Iterator[tuple[str, _Seen]]:
+        """What is seen of one batch. Raises DataError for values that are not finite."""
+        for name in self._inputs:
+            yield from self._look(name, batch[name])
+        reader = self._reader
+        for values in reader.read(batch):
+            for name, array in values.items():
+                if name in reader.highest:
+                    yield from self._look(reader.highest[name], array, highest=True)
+                elif name in reader.pixels:
+                    tensor, skip = reader.pixels[name]
+                    yield from self._look(tensor, array[:, :, skip:, skip:])
+                else:
+                    yield from self._look(name, array)
+            cancel.check()
+
+    def _look(
+        self, name: str, array: np.ndarray, *, highest: bool = False
+    ) -> Iterator[tuple[str, _Seen]]:
+        """The tensor as it is in `array`, or the highest values of its parts."""
+        if not array.size:
+            return
+        if highest:
+            high = float(array.max())
+            look = _Seen(math.inf, high) if math.isfinite(high) else None
+        else:
+            look = _look(array, self._per_sample, name in self._scores)
+        if look is None:
+            raise _not_finite(self._graph, name, array)
+        yield name, look
 
 
 class _Reader:
@@ -205,12 +281,20 @@ class _Reader:
     def read(self, batch: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """Some tensors after the other, named as in `highest` and `pixels` or as they are."""
         for part in self._parts(batch):
-            if self._shapes:
-                self._probe()
-            for _, values in self._reader.read(part):
-                if self._shapes is not None:
-                    self._shapes.update({name: array.shape for name, array in values.items()})
-                yield values
+            yield from self._read_part(part)
+
+    def _read_part(self, part: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        if self._shapes:
+            self._probe()
+        for _, values in self._reader.read(part):
+            if self._shapes is not None:
+                self._shapes.update({name: array.shape for name, array in values.items()})
+            yield values
+
+    def learn_shapes(self, batch: Mapping[str, np.ndarray]) -> None:
+        """Read the first sample of `batch` for its shapes alone."""
+        for _ in self._read_part(self._parts(batch)[0]):
+            pass
 
     def _parts(self, batch: Mapping[str, np.ndarray]) -> list[Mapping[str, np.ndarray]]:
         lengths = {len(array) if array.ndim else 0 for array in batch.values()}
@@ -237,13 +321,6 @@ class _Reader:
             names += [name] if probe is None else [probe.highest, probe.pixels]
         self._session = float_session(graph, names)
         self._reader = BudgetedReader(self._session, names)
-
-
-def _add(
-    graph: ModelGraph, observed: Mapping[str, _Observation], name: str, array: np.ndarray
-) -> None:
-    if not observed[name].add(array):
-        raise _not_finite(graph, name, array)
 
 
 def _with_constants(graph: ModelGraph, constants: Mapping[str, np.ndarray]) -> ModelGraph:

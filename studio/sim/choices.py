@@ -40,7 +40,7 @@ SHORT_FORMATS = {
 }
 OBSERVERS: dict[str, tuple[str, str]] = {
     "minmax": ("min-max", "The whole range: nothing is clipped"),
-    "moving_average": ("moving average", "Average of the batches' ranges: one odd batch is damped"),
+    "moving_average": ("moving avg.", "Average of the batches' ranges: one odd batch is damped"),
     "percentile": ("percentile", "The range that holds a share of the values"),
     "mse": ("MSE", "The range with the least mean squared error"),
     "sqnr": ("SQNR", "As MSE, but a clipped value counts threefold (AIMET)"),
@@ -158,7 +158,7 @@ def questions(graph: ModelGraph, target: Target, layer: Layer, kind: Kind) -> tu
     if getattr(settings, f"{kind}_bits") is None:
         return ()
     integers = getattr(settings, f"{kind}_format") in (None, "int")
-    found = [Question(kind, NUMBER, tuple(_numbers(target, kind)))]
+    found = [Question(kind, NUMBER, number_choices(target, kind))]
     if kind == "weight":
         found.append(Question(kind, GRANULARITY, tuple(_granularities(graph, target, layer))))
     if integers:
@@ -168,6 +168,11 @@ def questions(graph: ModelGraph, target: Target, layer: Layer, kind: Kind) -> tu
         found.append(Question(kind, RANGES, _RANGES))
     found.append(Question(kind, SCALES, tuple(_scales(kind)), rare=True))
     return tuple(found)
+
+
+def number_choices(target: Target, kind: Kind) -> tuple[Choice, ...]:
+    """The numbers that the target has for weights or activations, and `off`."""
+    return tuple(_numbers(target, kind))
 
 
 def _numbers(target: Target, kind: Kind) -> Iterator[Choice]:

@@ -77,7 +77,9 @@ class QuantConfig(BaseModel):
     recognised layer), `block:Attention` for those of a recognised block; both may be patterns. A
     key that overrules a target's is shown with its origin (`Layer.origin`). `source_encodings`
     keeps the encodings of a model that came quantized for all that no setting changes; without it,
-    such a model is placed anew like a float one.
+    such a model is placed anew like a float one. `calibrate_rounded` ranges activations with the
+    weights rounded already, as they are then: the ranges fit only as long as the weights' settings
+    stay.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +88,7 @@ class QuantConfig(BaseModel):
     target: str = "onnxruntime"
     bias: Literal["int32", "float"] | None = None
     source_encodings: bool = True
+    calibrate_rounded: bool = False
     defaults: LayerSettings = LayerSettings()
     layers: Mapping[str, LayerSettings] = {}
 

@@ -18,6 +18,7 @@ from studio.quant.grid import FloatGrid
 from studio.quant.observers import observed_encoding, weight_encoding
 from studio.quant.scales import next_power_of_two
 from studio.quant.statistics import TensorStatistics
+from studio.sim.config import QuantConfig
 from studio.sim.found import constant_integers, found_encoding
 from studio.sim.plan import Plan, QuantSpec, Role, TensorPlan
 
@@ -71,6 +72,13 @@ def fits_spec(encoding: Encoding, spec: QuantSpec | None) -> bool:
         and encoding.block_size == spec.block_size
         and (encoding.integer_scale is not None) == spec.lpbq
     )
+
+
+def weights_to_calibrate_with(
+    graph: ModelGraph, plan: Plan, config: QuantConfig
+) -> dict[str, np.ndarray] | None:
+    """The rounded weights if `config` asks to calibrate with them, else None: the float ones."""
+    return rounded_weights(graph, plan) if config.calibrate_rounded else None
 
 
 def rounded_weights(graph: ModelGraph, plan: Plan) -> dict[str, np.ndarray]:

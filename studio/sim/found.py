@@ -17,7 +17,7 @@ from studio.graph.quantized.found import FoundQuantization
 from studio.quant.encoding import Encoding
 from studio.quant.grid import FloatGrid, Grid
 from studio.sim.config import LayerSettings, QuantConfig
-from studio.sim.plan import FROM_FILE, Layer, Plan, QuantSpec, Role, TensorPlan
+from studio.sim.plan import DYNAMIC, FROM_FILE, Layer, Plan, QuantSpec, Role, TensorPlan
 from studio.sim.settings import SettingsResolver
 
 AS_IN_FILE = "as in the file"
@@ -31,6 +31,8 @@ def uses_file(graph: ModelGraph, config: QuantConfig) -> bool:
 
 def found_spec(found: FoundQuantization) -> QuantSpec:
     """How a tensor is quantized that the file describes so."""
+    if found.dynamic:
+        return QuantSpec(_grid(found), None, DYNAMIC)
     return QuantSpec(
         _grid(found),
         found.axis,
@@ -44,7 +46,7 @@ def found_spec(found: FoundQuantization) -> QuantSpec:
 def _grid(found: FoundQuantization) -> Grid | FloatGrid:
     if found.float_format is not None:
         return FloatGrid(found.float_format, found.power_of_two)
-    symmetric = found.symmetric
+    symmetric = False if found.dynamic else found.symmetric
     if symmetric is None:
         middle = 0 if found.signed else 2 ** (found.bits - 1)
         symmetric = bool((found.zero_point == middle).all())
@@ -145,17 +147,29 @@ class _Overlay:
         )
 
     def _edited(self, row: TensorPlan) -> bool:
-        kind = "weight_" if row.role is Role.WEIGHT else "act_"
-        return any(key.startswith(kind) for key in self.asked[row.layer])
+        if row.role is Role.WEIGHT:
+            return any(key.startswith("weight_") for key in self.asked[row.layer])
+        own = self.asked[row.layer] - {"act_dynamic"}  # belongs to what the layer reads
+        return any(key.startswith("act_") for key in own)
+
+    def _ranges_edited(self, row: TensorPlan) -> bool:
+        """True if a layer that reads the tensor says when it is ranged."""
+        return any(
+            "act_dynamic" in self.asked[layer.name]
+            for layer in self.plan.layers
+            if row.name in layer.inputs
+        )
 
     def _row(self, row: TensorPlan) -> TensorPlan:
         if row.tied_to is not None:
             root = self.rows[row.tied_to]
-            if root.spec is not None and not root.from_file:
+            if root.spec is not None and root.reason != AS_IN_FILE:
                 return row
         elif self._edited(row):
             return row
         found = self.graph.found.get(row.name)
+        if found is not None and found.dynamic and self._ranges_edited(row):
+            return replace(row, tied_to=None)  # what it followed is as in the file
         if found is None:
             return row if self.graph.found_partly else _left_float(row)
         tied_to = row.tied_to
@@ -171,7 +185,7 @@ class _Overlay:
         sources = [self.rows[name] for name in row.bias_of or ()]
         if not sources and any(key.startswith("weight_") for key in self.asked[row.layer]):
             return row
-        if not all(source.from_file or source.reason == LEFT_FLOAT for source in sources):
+        if not all(source.reason in (AS_IN_FILE, LEFT_FLOAT) for source in sources):
             return self._by_rule(row)
         if found is None:
             return self._by_rule(row) if self.graph.found_partly else _left_float(row)
@@ -190,8 +204,11 @@ class _Overlay:
         shape = self.graph.value(row.name).shape
         assert shape is not None
         assert weight.spec is not None
-        if weight.spec.block_size is not None or isinstance(weight.spec.grid, FloatGrid):
-            reason = "stays float because the weight has no integer scale for each channel"
+        floats = any(
+            isinstance(item.spec.grid, FloatGrid) for item in (source, weight) if item.spec
+        )
+        if weight.spec.block_size is not None or floats or source.dynamic:
+            reason = "stays float because input and weight have no integer scales for each channel"
             return replace(row, spec=None, reason=reason, bias_of=None)
         axis = None if weight.spec.axis is None else len(shape) - 1
         return replace(row, spec=replace(row.spec, axis=axis))
@@ -226,6 +243,9 @@ class _Overlay:
             settings = _shown(settings, "weight", self.rows[layer.weights[0]])
         if layer.editable_act:
             settings = _shown(settings, "act", first)
+        if settings.act_dynamic is not None and "act_dynamic" not in self.asked[layer.name]:
+            ranged = any(self._as_found_ranged(name) for name in layer.inputs)
+            settings = settings.model_copy(update={"act_dynamic": ranged})
         note = "" if first.spec is not None else first.reason
         return replace(
             layer,
@@ -234,6 +254,9 @@ class _Overlay:
             follows=follows,
             note=note,
         )
+
+    def _as_found_ranged(self, name: str) -> bool:
+        return self.rows[name].dynamic and self.rows[name].reason == AS_IN_FILE
 
     def _listed(self, name: str) -> bool:
         row = self.rows[name]
@@ -249,6 +272,8 @@ def _left_float(row: TensorPlan) -> TensorPlan:
 def _alike(found: FoundQuantization, other: FoundQuantization | None) -> bool:
     return (
         other is not None
+        and not found.dynamic
+        and not other.dynamic
         and found_encoding(found) == found_encoding(other)
         and found.storage_bits == other.storage_bits
     )

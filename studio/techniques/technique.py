@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,7 +18,10 @@ from studio.sim.quantized_model import QuantizedModel
 
 
 class Options(BaseModel):
-    """Options of a technique. Every field has a default and a description of one line."""
+    """Options of a technique. Every field has a default and a description of one line. `common`
+    names those that are asked first, the rest is for the few that need them (none: all alike)."""
+
+    common: ClassVar[tuple[str, ...]] = ()
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -46,12 +49,14 @@ class Outcome:
 @dataclass(frozen=True)
 class Samples:
     """Data a technique may read: `calibration` for statistics and reconstruction, `training` to
-    train on, `validation` to measure on. `batch_size` is the one the model takes (None: any)."""
+    train on, `validation` to measure on, `apart` if it is other data than the training's.
+    `batch_size` is the one the model takes (None: any)."""
 
     calibration: Dataset
     training: Dataset
     validation: Dataset
     batch_size: int | None = None
+    apart: bool = True
 
 
 Run = Callable[[QuantizedModel, Samples, Any, Emit, CancelToken], Outcome]

@@ -27,8 +27,8 @@ def test_facts_settings_and_encodings(window, evaluated):
     assert rows["Input"] == "N×1×8×8"
     assert rows["Output"] == "N×24×8×8"
     assert rows["Parameters"].startswith("240 ")
-    assert inspector.weights.boxes["weight_bits"].currentText() == "8"
-    assert inspector.weights.boxes["weight_per_channel"].currentText() == "per channel"
+    assert inspector.weights.boxes["number"].currentText() == "int8"
+    assert inspector.weights.boxes["granularity"].currentText() == "per channel"
     block = inspector.blocks[0]
     layer = evaluated.plan.layer("stem.conv")
     encoding = evaluated.encodings[layer.output]
@@ -52,15 +52,15 @@ def test_worst_layer_is_marked(window, evaluated):
 def test_a_combo_box_edits_the_document(window, evaluated, qtbot):
     window.session.show(evaluated)
     window.session.select(("stem.conv",))
-    box = window.workspace.inspector.weights.boxes["weight_bits"]
-    row = box.findText("4")
+    box = window.workspace.inspector.weights.boxes["number"]
+    row = box.findText("int4")
     box.setCurrentIndex(row)
     box.activated.emit(row)
     assert window.session.document.config.layers["stem.conv"].weight_bits == 4
     assert box.toolTip() == "Set for this layer"
     qtbot.waitUntil(idle(window), timeout=20000)
     window.session.undo_stack.undo()
-    assert box.currentText() == "8"
+    assert box.currentText() == "int8"
 
 
 def test_layers_without_weights_have_no_weight_settings(window, digits):

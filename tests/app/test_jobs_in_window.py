@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 from PySide6.QtCore import QTimer
@@ -12,7 +13,7 @@ from window_helpers import SlowStep, idle, visible
 from studio.app import tasks
 from studio.app.workflow import StepState
 from studio.errors import DataError
-from studio.jobs import TensorRanges
+from studio.jobs import Progress, TensorRanges
 
 
 @pytest.fixture
@@ -69,8 +70,8 @@ def test_nothing_can_be_edited_while_it_runs(window, digits, slow, qtbot):
     window.session.calibrate()
     assert not window.session.edit("bits", lambda d: d.with_data(None))
     model = window.workspace.layers.model
-    assert not model.edit([model.row("stem.conv")], 2, 4)
-    box = window.workspace.inspector.weights.boxes["weight_bits"]
+    assert not model.edit([model.row("stem.conv")], 2, "int4")
+    box = window.workspace.inspector.weights.boxes["number"]
     assert not box.isEnabled()
     assert "calibrating" in box.toolTip()
     for name in ("calibrate", "evaluate", "export", "open", "data"):
@@ -205,3 +206,42 @@ def test_saving_first_goes_on_with_closing(window, digits, qtbot, tmp_path):
     window.close()
     qtbot.waitUntil(lambda: not window.isVisible(), timeout=10000)
     assert (tmp_path / "digits.qstudio").exists()
+
+
+def test_pause_and_resume(window, digits, qtbot, monkeypatch):
+    counted = []
+
+    def counting(document):
+        def work(emit, cancel):
+            for batch in range(400):
+                cancel.check()
+                counted.append(batch)
+                emit(Progress("Calibrating", batch, 400))
+                time.sleep(0.01)
+            return document
+
+        return work
+
+    monkeypatch.setattr(tasks, "calibrate", counting)
+    window.session.show(digits)
+    window.session.calibrate()
+    status = window.status
+    qtbot.waitUntil(lambda: len(counted) > 3)
+    assert status.pause.isVisible()
+    status.pause.click()
+    assert status.pause.text() == "Resume"
+    assert status.title.text() == "Calibrating: paused"
+    qtbot.wait(50)
+    before = len(counted)
+    qtbot.wait(200)
+    assert len(counted) == before, "nothing is done meanwhile"
+    window.actions_table["pause"].trigger()
+    assert status.pause.text() == "Pause"
+    assert status.title.text() == "Calibrating"
+    qtbot.waitUntil(lambda: len(counted) > before + 3)
+    status.pause.click()
+    status.cancel.click()
+    qtbot.waitUntil(idle(window))
+    assert status.title.text() == "Cancelled. Nothing was changed."
+    assert window.session.document is digits
+    assert not status.pause.isVisible()

@@ -8,7 +8,17 @@ from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QComboBox, QMenu
 from window_helpers import idle
 
-from studio.app.layers.columns import A_BITS, COLUMNS, LAYER, RANGE, SQNR, W_BITS, W_GRANULARITY
+from studio.app.layers.columns import (
+    A_BITS,
+    A_OBSERVER,
+    COLUMNS,
+    LAYER,
+    RANGE,
+    RUNS_IN,
+    SQNR,
+    W_BITS,
+    W_GRANULARITY,
+)
 
 
 @pytest.fixture
@@ -69,13 +79,13 @@ def test_rows_show_settings_encodings_and_errors(panel, evaluated):
 
 def test_editor_changes_one_layer(panel, window, qtbot):
     select(panel, "down.conv")
-    edit_with_editor(panel, qtbot, "stem.conv", W_BITS, "4")
+    edit_with_editor(panel, qtbot, "stem.conv", W_BITS, "int4")
     assert shown(panel, "stem.conv", W_BITS) == "4"
     assert shown(panel, "down.conv", W_BITS) == "8"
     index = panel.model.index(panel.model.row("stem.conv"), W_BITS)
     assert index.data(Qt.ItemDataRole.FontRole).bold()
     assert panel.changed.text() == "1 changed"
-    assert window.session.undo_stack.undoText() == "Set weight bits of stem.conv to 4"
+    assert window.session.undo_stack.undoText() == "Set weight number of stem.conv to int4"
     assert window.session.document.config.layers["stem.conv"].weight_bits == 4
     qtbot.waitUntil(idle(window), timeout=20000)
     weight = window.session.document.plan.layer("stem.conv").weights[0]
@@ -84,13 +94,13 @@ def test_editor_changes_one_layer(panel, window, qtbot):
 
 def test_editor_changes_all_selected_layers(panel, window, qtbot):
     select(panel, "stem.conv", "down.conv", "block1")
-    edit_with_editor(panel, qtbot, "down.conv", W_BITS, "4")
+    edit_with_editor(panel, qtbot, "down.conv", W_BITS, "int4")
     assert [shown(panel, name, W_BITS) for name in ("stem.conv", "down.conv", "block1")] == [
         "4",
         "4",
         "—",
     ]
-    assert window.session.undo_stack.undoText() == "Set weight bits of 2 layers to 4"
+    assert window.session.undo_stack.undoText() == "Set weight number of 2 layers to int4"
     assert window.session.undo_stack.count() == 1
 
 
@@ -114,7 +124,7 @@ def test_off_then_bits_is_on_again(panel, window, qtbot):
     select(panel, "stem.conv")
     edit_with_editor(panel, qtbot, "stem.conv", A_BITS, "off")
     assert shown(panel, "stem.conv", A_BITS) == "off"
-    edit_with_editor(panel, qtbot, "stem.conv", A_BITS, "8")
+    edit_with_editor(panel, qtbot, "stem.conv", A_BITS, "int8")
     assert shown(panel, "stem.conv", A_BITS) == "8"
     assert not window.session.document.config.layers, "back at the default: nothing is overridden"
 
@@ -136,7 +146,7 @@ def test_filters(panel):
     panel.set_limit(None)
     panel.changed.setChecked(True)
     assert names(panel) == []
-    panel.model.edit([panel.model.row("stem.conv")], W_BITS, 4)
+    panel.model.edit([panel.model.row("stem.conv")], W_BITS, "int4")
     assert names(panel) == ["stem.conv"]
 
 
@@ -155,7 +165,11 @@ def test_every_column_is_in_view_unless_the_user_made_them_wider(window, evaluat
     table = window.workspace.layers.table
     qtbot.waitUntil(lambda: not table.horizontalScrollBar().isVisible())
     assert table.columnViewportPosition(SQNR) + table.columnWidth(SQNR) <= table.viewport().width()
+    assert table.isColumnHidden(A_OBSERVER) == (width == 1280), "the inspector has it as well"
+    assert not table.isColumnHidden(RUNS_IN)
     for column in range(W_BITS, SQNR):
+        if table.isColumnHidden(column):
+            continue
         assert table.sizeHintForColumn(column) <= table.columnWidth(column), COLUMNS[column].title
     table.setColumnWidth(SQNR, 300)
     window.resize(width - 40, 800)

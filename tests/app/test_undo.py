@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from window_helpers import idle
 
-from studio.app.edits import describe_edit, reset_layers, set_bits, set_layers
+from studio.app.edits import describe_edit, reset_layers, set_layers
 
 
 def test_undo_and_redo_restore_settings_and_results(window, evaluated, qtbot):
     session = window.session
     session.show(evaluated)
-    session.edit("Set bits", lambda document: set_bits(document, ["stem.conv"], "weight", 4))
+    session.edit("Set bits", lambda document: set_layers(document, ["stem.conv"], weight_bits=4))
     assert session.document.evaluation is None, "measured under other settings"
     assert window.windowTitle() == "digits • — Quantization Studio"
     assert window.actions_table["undo"].text() == "Undo: Set bits"
@@ -29,7 +29,7 @@ def test_undo_and_redo_restore_settings_and_results(window, evaluated, qtbot):
 def test_undo_after_a_later_calibration_keeps_the_new_statistics(window, digits, qtbot):
     session = window.session
     session.show(digits)
-    session.edit("Set bits", lambda document: set_bits(document, ["stem.conv"], "weight", 4))
+    session.edit("Set bits", lambda document: set_layers(document, ["stem.conv"], weight_bits=4))
     session.calibrate()
     qtbot.waitUntil(idle(window), timeout=30000)
     statistics = session.document.calibration
@@ -44,7 +44,7 @@ def test_fast_edits_end_with_encodings_of_the_last(window, calibrated, qtbot):
     session = window.session
     session.show(calibrated)
     for bits in (7, 6, 5, 4, 3):
-        session.edit("bits", lambda d, bits=bits: set_bits(d, ["stem.conv"], "act", bits))
+        session.edit("bits", lambda d, bits=bits: set_layers(d, ["stem.conv"], act_bits=bits))
     qtbot.waitUntil(idle(window), timeout=20000)
     output = session.document.plan.layer("stem.conv").output
     assert session.document.encodings[output].grid.bits == 3
@@ -53,7 +53,7 @@ def test_fast_edits_end_with_encodings_of_the_last(window, calibrated, qtbot):
 
 def test_an_edit_that_changes_nothing_is_no_edit(window, digits):
     window.session.show(digits)
-    assert not window.session.edit("same", lambda d: set_bits(d, ["stem.conv"], "weight", 8))
+    assert not window.session.edit("same", lambda d: set_layers(d, ["stem.conv"], weight_bits=8))
     assert window.session.undo_stack.count() == 0
 
 
@@ -67,7 +67,7 @@ def test_edits_are_pure(digits):
 
 
 def test_edits_are_described():
-    assert describe_edit(["a", "b", "c"], "weight_bits", 4) == "Set weight bits of 3 layers to 4"
-    assert describe_edit(["a"], "act_bits", None) == "Set activation bits of a to off"
+    words = "Set weight number of 3 layers to int4"
+    assert describe_edit(["a", "b", "c"], "weight number", "int4") == words
     words = "Set weight granularity of a to per tensor"
-    assert describe_edit(["a"], "weight_per_channel", False) == words
+    assert describe_edit(["a"], "weight granularity", "per tensor") == words

@@ -103,7 +103,7 @@ def test_graph_follows_the_document(full):
     assert node.color is not None, "coloured by SQNR after evaluation"
     assert view.legend.isVisible()
     model = full.workspace.layers.model
-    model.edit([model.row("stem.conv")], 2, 4)
+    model.edit([model.row("stem.conv")], 2, "int4")
     assert view.node("stem.conv").badge == "W4 A8"
     assert view.node("stem.conv").color is None, "the evaluation was of other settings"
     full.actions_table["color_bits"].trigger()
@@ -173,10 +173,10 @@ def test_defaults_in_the_top_bar(full):
     assert (bar.target.text(), bar.weight_bits.text()) == ("Target: onnxruntime", "W 8")
     bar.weight_bits.menu().aboutToShow.emit()
     entries = {action.text(): action for action in bar.weight_bits.menu().actions()}
-    entries["4 bits"].trigger()
+    entries["int4"].trigger()
     assert bar.weight_bits.text() == "W 4"
     assert full.workspace.graph.view.node("stem.conv").badge == "W4 A8"
-    assert full.session.undo_stack.undoText() == "Set weight bits of all layers to 4"
+    assert full.session.undo_stack.undoText() == "Set weight number of all layers to int4"
     bar.target.menu().aboutToShow.emit()
     titles = [action.text() for action in bar.target.menu().actions()]
     assert len(titles) >= 2
@@ -211,7 +211,7 @@ def test_sizes_are_remembered(full, view_settings, qtbot):
 def test_save_and_open_a_project(full, qtbot, tmp_path):
     path = tmp_path / "digits.qstudio"
     model = full.workspace.layers.model
-    model.edit([model.row("stem.conv")], 2, 4)
+    model.edit([model.row("stem.conv")], 2, "int4")
     full.session.save(path)
     qtbot.waitUntil(lambda: not full.session.busy)
     assert path.exists()

@@ -136,6 +136,18 @@ def test_targets(cli: Cli) -> None:
     assert "qualcomm-htp" in cli("targets").out
 
 
+def test_a_target_as_aimets_configuration_and_back(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "htp.json"
+    cli("targets", "qualcomm-htp-v69", "--write-aimet", path)
+    written = json.loads(path.read_text())
+    assert {"defaults", "params", "op_type", "supergroups", "model_input", "model_output"} <= set(
+        written
+    )
+    (listed,) = cli("targets", path, "--json").json
+    assert listed["name"] == "htp"
+    assert "htp" in cli("inspect", MODEL, "--target", path).out
+
+
 def layer_settings(cli: Cli, *words: object) -> dict[str, dict[str, str]]:
     answer = cli("inspect", MODEL, *words, "--json").json
     return {layer["layer"]: layer for layer in answer["layers"]}

@@ -151,14 +151,22 @@ def test_a_missing_input_is_named(tmp_path) -> None:
     ("labels", "said"),
     [
         (np.arange(4), "different numbers of samples: x 5, the labels 4"),
-        (np.zeros((5, 10), np.int64), "labels are int64 of shape 5×10"),
-        (np.zeros(5), "labels are float64"),
+        (np.array(["cat"] * 5), "labels are <U3 of shape 5"),
+        (np.array([0, 1, np.nan, 0, 1]), "labels of sample 2 are NaN"),
     ],
 )
 def test_wrong_labels_are_named(tmp_path, labels: np.ndarray, said: str) -> None:
     np.savez(tmp_path / "a.npz", x=SAMPLES, labels=labels)
     with pytest.raises(DataError, match=said):
-        open_data(tmp_path / "a.npz", [SPEC])
+        next(open_data(tmp_path / "a.npz", [SPEC]).batches(5))
+
+
+@pytest.mark.parametrize("labels", [np.ones((5, 2, 3)), np.arange(10).reshape(5, 2)])
+def test_labels_of_any_shape(tmp_path, labels: np.ndarray) -> None:
+    np.savez(tmp_path / "a.npz", x=SAMPLES, labels=labels)
+    (batch,) = open_data(tmp_path / "a.npz", [SPEC]).select(np.array([3, 1])).batches(5)
+    np.testing.assert_array_equal(batch.labels, labels[[3, 1]])
+    assert batch.labels.dtype == (np.float32 if labels.dtype.kind == "f" else np.int64)
 
 
 def test_no_sample_is_refused(tmp_path) -> None:

@@ -19,7 +19,7 @@ from studio.qat.simulation import TrainedSimulation
 from studio.qat.train import measure, train
 from studio.sim.quantized_model import QuantizedModel
 
-FAST = {"learning_rate": 0.01, "range_learning_rate": 1e-3, "batch_size": 20}
+FAST = {"learning_rate": 0.01, "range_learning_rate": 3e-3, "batch_size": 20}
 
 
 def top1(model: QuantizedModel) -> float:

@@ -39,6 +39,7 @@ OPERANDS: dict[str, list[np.ndarray | None]] = {
     "Unsqueeze": [np.array([0])],
     "Slice": [np.array([0]), np.array([4]), np.array([1])],
     "Gather": [np.array([0, 1])],
+    "GatherElements": [np.zeros((1, 4, 8, 8), np.int64)],
     "Expand": [np.array([2, 8, 8, 8])],
     "Tile": [np.array([1, 1, 2, 2])],
     "Resize": [None, np.array([1, 1, 2, 2], np.float32)],

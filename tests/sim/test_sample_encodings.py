@@ -96,3 +96,16 @@ def test_calibration_equals_the_samples(sample: str, settings: dict) -> None:
         np.testing.assert_array_equal(encoding.zero_point, item.get("y_zero_point", 0))
         compared += 1
     assert compared >= len(expected) - 1
+
+
+def test_the_configuration_asks_for_it() -> None:
+    from studio.api import QuantSim
+
+    expected = {"output": 0.0003901126328855753, "relu": 0.007653066422790289}
+    for rounded in (True, False):
+        sim = QuantSim(net(), QuantConfig(calibrate_rounded=rounded)).calibrate(batch())
+        same = [
+            float(sim.encodings[name].scale) == pytest.approx(scale, rel=1e-6)
+            for name, scale in expected.items()
+        ]
+        assert all(same) if rounded else not any(same)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import (
     QButtonGroup,
+    QCheckBox,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
@@ -54,6 +55,10 @@ class DataDialog(QDialog):
         self.from_path = QRadioButton("Folder or file")
         self.random = QRadioButton("Random data")
         self.warning = label(RANDOM_WARNING, "warn", wrap=True)
+        self.other = QCheckBox("Other data to calibrate and train on")
+        self.other.setToolTip("Then the data above is only evaluated on")
+        self.training = QLineEdit(placeholderText=self.path.placeholderText())
+        self.training.setAccessibleName("Folder or file to calibrate and train on")
         self.form = PreprocessForm()
         self.form_title = label("PREPROCESSING", "caption")
         self.no_form = label("Arrays are fed to the model as they are.", "muted", wrap=True)
@@ -79,12 +84,16 @@ class DataDialog(QDialog):
         folder, file = QPushButton("Folder…"), QPushButton("File…")
         folder.setAccessibleName("Choose a folder")
         file.setAccessibleName("Choose a file")
-        folder.clicked.connect(self._choose_folder)
-        file.clicked.connect(self._choose_file)
-        row = QHBoxLayout()
-        row.setContentsMargins(22, 0, 0, 0)
-        for widget, stretch in ((self.path, 1), (folder, 0), (file, 0)):
-            row.addWidget(widget, stretch)
+        folder.clicked.connect(lambda: self._choose_folder())
+        file.clicked.connect(lambda: self._choose_file())
+        row = _row(self.path, folder, file)
+        folder, file = QPushButton("Folder…"), QPushButton("File…")
+        folder.setAccessibleName("Choose a folder to calibrate and train on")
+        file.setAccessibleName("Choose a file to calibrate and train on")
+        folder.clicked.connect(lambda: self._choose_folder(training=True))
+        file.clicked.connect(lambda: self._choose_file(training=True))
+        self.training_row = QWidget()
+        self.training_row.setLayout(_row(self.training, folder, file))
         sizes = QGridLayout()
         sizes.setHorizontalSpacing(10)
         sizes.setVerticalSpacing(6)
@@ -105,6 +114,8 @@ class DataDialog(QDialog):
         left.addLayout(row)
         left.addWidget(self.random)
         left.addWidget(self.warning)
+        left.addWidget(self.other)
+        left.addWidget(self.training_row)
         left.addSpacing(8)
         left.addWidget(label("HOW MUCH", "caption"))
         left.addLayout(sizes)
@@ -136,6 +147,8 @@ class DataDialog(QDialog):
             group.addButton(button)
             button.toggled.connect(self._edited)
         self.path.textEdited.connect(self._path_edited)
+        self.training.textEdited.connect(self._edited)
+        self.other.toggled.connect(self._edited)
         self.form.changed.connect(self._edited)
         for spin in (self.calibration, self.batch, self.evaluation):
             spin.valueChanged.connect(lambda _value: self._refresh())
@@ -157,6 +170,8 @@ class DataDialog(QDialog):
         if data is not None:
             self.random.setChecked(data.path is None)
             self.path.setText(str(data.path or ""))
+            self.training.setText(str(data.training_path or ""))
+            self.other.setChecked(data.training_path is not None)
             self.calibration.setValue(data.calibration_size)
             self.batch.setValue(data.batch_size or 0)
             self.evaluation.setValue(data.evaluation_size or 0)
@@ -165,18 +180,24 @@ class DataDialog(QDialog):
 
     # -- editing -------------------------------------------------------------------------------
 
-    def _choose_folder(self) -> None:
+    def _choose_folder(self, training: bool = False) -> None:
         name = QFileDialog.getExistingDirectory(
             self, "Folder of pictures", self._view.folder("data")
         )
-        if name:
-            self.set_path(Path(name))
+        self._take(name, training)
 
-    def _choose_file(self) -> None:
+    def _choose_file(self, training: bool = False) -> None:
         name, _ = QFileDialog.getOpenFileName(
             self, "Data file", self._view.folder("data"), "Data (*.npy *.npz *.csv)"
         )
-        if name:
+        self._take(name, training)
+
+    def _take(self, name: str, training: bool) -> None:
+        if name and training:
+            self._view.set_folder("data", Path(name).parent)
+            self.training.setText(name)
+            self._edited()
+        elif name:
             self.set_path(Path(name))
 
     def set_path(self, path: Path) -> None:
@@ -202,6 +223,8 @@ class DataDialog(QDialog):
         self.form_title.setVisible(show or arrays)
         self.no_form.setVisible(arrays and not self.random.isChecked())
         self.warning.setVisible(self.random.isChecked())
+        self.other.setVisible(not self.random.isChecked())
+        self.training_row.setVisible(self.other.isChecked() and not self.random.isChecked())
 
     def chosen(self) -> DataSettings:
         """What the dialog says now. Raises StudioError for values that cannot be."""
@@ -210,8 +233,10 @@ class DataDialog(QDialog):
         random = self.random.isChecked()
         words = self.path.text().strip()
         pictures = self._pictures and Path(words).suffix.lower() not in (".npy", ".npz")
+        training = self.training.text().strip() if self.other.isChecked() else ""
         return DataSettings(
             path=None if random else Path(words),
+            training_path=Path(training) if training and not random else None,
             preprocess=self.form.preprocess() if pictures and not random else None,
             calibration_size=self.calibration.value(),
             batch_size=self.batch.value() or None,
@@ -225,6 +250,9 @@ class DataDialog(QDialog):
         self._stop()
         if not self.random.isChecked() and not self.path.text().strip():
             self.preview.say("No data yet", "Choose a folder of pictures or a file of arrays.")
+            return
+        if self.training_row.isVisibleTo(self) and not self.training.text().strip():
+            self.preview.say("No data to train on yet", "Choose a folder or a file for it as well.")
             return
         document = self._session.document
         assert document is not None
@@ -264,6 +292,15 @@ class DataDialog(QDialog):
         self._timer.stop()
         self._stop()
         super().done(result)
+
+
+def _row(path: QLineEdit, folder: QPushButton, file: QPushButton) -> QHBoxLayout:
+    """A path with the buttons to choose it."""
+    row = QHBoxLayout()
+    row.setContentsMargins(22, 0, 0, 0)
+    for widget, stretch in ((path, 1), (folder, 0), (file, 0)):
+        row.addWidget(widget, stretch)
+    return row
 
 
 def _spin(low: int, high: int, value: int, name: str) -> QSpinBox:

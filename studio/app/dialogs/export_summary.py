@@ -6,14 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QUrl
-from PySide6.QtGui import QDesktopServices
+from PySide6.QtCore import Qt, QUrl
+from PySide6.QtGui import QDesktopServices, QFontDatabase, QGuiApplication
 from PySide6.QtWidgets import (
     QDialog,
+    QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QLineEdit,
     QPushButton,
+    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -23,9 +26,12 @@ from studio.app.widgets import elided, label, line
 
 if TYPE_CHECKING:
     from studio.analysis.quality import Evaluation
-    from studio.exporting.summary import ExportSummary, Verification
+    from studio.exporting.summary import ExportSummary, RuntimeCheck, Verification
 
 Rows = list[tuple[str, str]]
+
+MARGIN = 60
+"""Pixels of the screen that the dialog leaves free."""
 
 RANDOM = "RANDOM DATA: the figures say nothing about real use. Choose images and calibrate again."
 DIFFERS = (
@@ -79,7 +85,47 @@ def verification_rows(check: Verification) -> Rows:
                 f"{check.integer_nodes} of {check.integer_nodes + check.float_nodes} compute nodes",
             )
         )
+    if check.kernels:
+        rows.append(("Forecast", forecast_text(check)))
+    if check.refused:
+        rows.append(("Not taken", check.refused))
     return rows
+
+
+def forecast_text(check: Verification) -> str:
+    """How many layers onnxruntime fused as was forecast, and which it did not."""
+    count, wrong = len(check.kernels), check.not_as_forecast
+    if not wrong:
+        return f"all {text.plural(count, 'layer')} run as forecast"
+    first = wrong[0]
+    ran = f"{first.layer} runs {first.kernel or 'nothing'} in {first.runs.value}"
+    more = f", and {len(wrong) - 1} more: see the Forecast tab" if len(wrong) > 1 else ""
+    return f"{len(wrong)} of {count} layers otherwise: {ran}{more}"
+
+
+def latency_rows(check: Verification) -> Rows:
+    """Time of one run, float and quantized; empty if it was not measured."""
+    found = check.latency
+    if found is None:
+        return []
+    words = (
+        f"{text.number(found.quantized_ms, 3)} ms quantized, "
+        f"{text.number(found.float_ms, 3)} ms float"
+    )
+    how = f"{text.plural(found.samples, 'sample')} a run, one thread, median of {found.rounds}"
+    faster = 1 / found.ratio
+    speed = f"{faster:.2f}× as fast" if faster >= 1 else f"{found.ratio:.2f}× as long"
+    return [("Latency", f"{words}: {speed}"), ("", how)]
+
+
+def runtime_text(check: RuntimeCheck) -> str:
+    """How another runtime agrees with the simulation, or why it was not asked."""
+    if check.distance is None:
+        return f"{check.problem}; run there:"
+    words = f"SQNR {text.decibels(check.distance.sqnr_db)}"
+    if check.agreement is not None:
+        words += f" · {text.percent(check.agreement)} same class"
+    return f"{words}, {text.plural(check.samples, 'sample')}"
 
 
 class ExportSummaryDialog(QDialog):
@@ -110,12 +156,33 @@ class ExportSummaryDialog(QDialog):
         for warning in summary.warnings:
             layout.addWidget(label(warning, "warn", wrap=True))
         layout.addWidget(line())
-        self._section(layout, "FILES", size_rows(summary))
-        self._section(layout, "AGAINST THE FLOAT MODEL", quality_rows(evaluation))
+        content = QWidget()
+        sections = QVBoxLayout(content)
+        sections.setContentsMargins(0, 0, 8, 0)
+        sections.setSpacing(12)
+        self._section(sections, "FILES", size_rows(summary))
+        self._section(sections, "AGAINST THE FLOAT MODEL", quality_rows(evaluation))
         check = summary.verification
         if check is not None:
-            self._section(layout, "ONNXRUNTIME AGAINST THE SIMULATION", verification_rows(check))
+            rows = [*verification_rows(check), *latency_rows(check)]
+            self._section(sections, "ONNXRUNTIME AGAINST THE SIMULATION", rows)
+            if check.other_runtimes:
+                self._runtimes(sections, check.other_runtimes)
+        layout.addWidget(self._scrolled(content), 1)
         layout.addLayout(self._buttons(summary))
+        # All of it where the screen allows.
+        hidden = content.sizeHint().height() - self._scroll.sizeHint().height()
+        room = self.screen().availableGeometry().height() - MARGIN
+        self.resize(self.minimumWidth(), min(self.sizeHint().height() + hidden + 8, room))
+
+    def _scrolled(self, content: QWidget) -> QScrollArea:
+        self._scroll = QScrollArea()
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._scroll.setWidget(content)
+        return self._scroll
 
     def _headline(self, summary: ExportSummary) -> QHBoxLayout:
         check = summary.verification
@@ -162,6 +229,39 @@ class ExportSummaryDialog(QDialog):
         layout.addLayout(grid)
         layout.addSpacing(4)
 
+    def _runtimes(self, layout: QVBoxLayout, checks: tuple[RuntimeCheck, ...]) -> None:
+        layout.addWidget(label("OTHER RUNTIMES", "caption"))
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(16)
+        grid.setVerticalSpacing(4)
+        grid.setColumnMinimumWidth(0, 150)
+        grid.setColumnStretch(1, 1)
+        self.commands: list[QLineEdit] = []
+        for check in checks:
+            row = grid.rowCount()
+            grid.addWidget(label(f"{check.runtime} {check.version}".strip(), "muted"), row, 0)
+            grid.addWidget(elided(runtime_text(check)), row, 1)
+            if check.command:
+                command = QLineEdit(check.command)
+                command.setReadOnly(True)
+                command.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+                command.setAccessibleName(f"Command for {check.runtime}")
+                command.setCursorPosition(0)
+                copy = QPushButton("Copy")
+                copy.setAutoDefault(False)
+                copy.setAccessibleName(f"Copy the command for {check.runtime}")
+                copy.clicked.connect(
+                    lambda _checked=False, words=check.command: QGuiApplication.clipboard().setText(
+                        words
+                    )
+                )
+                line_ = QHBoxLayout()
+                line_.addWidget(command, 1)
+                line_.addWidget(copy)
+                grid.addLayout(line_, row + 1, 1)
+                self.commands.append(command)
+        layout.addLayout(grid)
+
     def _buttons(self, summary: ExportSummary) -> QHBoxLayout:
         row = QHBoxLayout()
         self.open_folder = QPushButton("Open folder")
@@ -177,6 +277,7 @@ class ExportSummaryDialog(QDialog):
         close.setProperty("role", "primary")
         close.setDefault(True)
         close.clicked.connect(self.accept)
+        close.setFocus()
         row.addWidget(close)
         return row
 

@@ -34,13 +34,18 @@ class Preview:
 
 
 def preview_work(document: Document, settings: DataSettings) -> Callable[[Emit, CancelToken], Any]:
-    """Open the data of `settings` and take a few samples."""
+    """Open the data of `settings` and take a few samples of what is evaluated on."""
 
     def work(emit: Emit, cancel: CancelToken) -> Preview:
         from studio.data.images import ImageFolder
         from studio.project import steps
 
         dataset = steps.open_dataset(document, settings)
+        training = ""
+        if settings.training_path is not None:
+            other = settings.model_copy(update={"path": settings.training_path})
+            more = text.plural(len(steps.open_dataset(document, other)), "other sample")
+            training = f"; {more} to calibrate and train on"
         cancel.check()
         labels = "no labels: accuracy cannot be measured"
         if isinstance(dataset, ImageFolder) and dataset.listing.labels is not None:
@@ -53,7 +58,7 @@ def preview_work(document: Document, settings: DataSettings) -> Callable[[Emit, 
             picture = as_picture(batch.inputs.get(first, np.zeros(0))[0])
             if picture is not None:
                 pictures.append(picture)
-        return Preview(len(dataset), labels, dataset.warnings, tuple(pictures))
+        return Preview(len(dataset), labels + training, dataset.warnings, tuple(pictures))
 
     return work
 

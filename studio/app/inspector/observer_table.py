@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 TITLES = ("Observer", "min", "max", "SQNR")
 ROW = 24
+ALIGNMENT = (
+    Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter,
+    Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter,
+)
 BEST_MARGIN_DB = 0.05
 """Methods this near the best one are as good."""
 
@@ -60,27 +64,34 @@ class ObserverTable(QTableWidget):
         header.setHighlightSections(False)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(40)
-        for column, width in ((1, 52), (2, 52), (3, 56)):
+        for column, title in enumerate(TITLES):
+            item = QTableWidgetItem(title)
+            item.setTextAlignment(ALIGNMENT[column > 0])
+            self.setHorizontalHeaderItem(column, item)
+        for column, width in ((1, 62), (2, 62), (3, 60)):
             self.setColumnWidth(column, width)
-            self.horizontalHeaderItem(column).setTextAlignment(
-                Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
-            )
+        self.setProperty("role", "small")
         self.cellClicked.connect(lambda row, _column: self._choose(row))
         self.cellEntered.connect(lambda row, _column: self._look_at(row))
         self.currentCellChanged.connect(lambda row, *_: self._look_at(row))
-        notifier.theme_changed.connect(lambda _theme: self._fill())
+        notifier.theme_changed.connect(self._theme_changed)
 
     def show_results(self, results: tuple[ObserverResult, ...], current: str) -> None:
         """Show `results`; `current` is the method in force."""
         self.results, self._current = results, current
         self._fill()
 
+    def _theme_changed(self, _theme: object) -> None:
+        self._fill()
+
     def _fill(self) -> None:
         self.blockSignals(True)
         self.setRowCount(len(self.results))
-        best = max((result.sqnr_db for result in self.results), default=0.0)
+        good = [result.sqnr_db for result in self.results]
+        limit = max(good, default=0.0) - BEST_MARGIN_DB
+        differ = min(good, default=0.0) < limit
         for row, result in enumerate(self.results):
-            self._fill_row(row, result, result.sqnr_db >= best - BEST_MARGIN_DB)
+            self._fill_row(row, result, differ and result.sqnr_db >= limit)
         at = next((i for i, item in enumerate(self.results) if item.observer == self._current), -1)
         self.setCurrentCell(at, 0)
         self.blockSignals(False)
@@ -93,7 +104,7 @@ class ObserverTable(QTableWidget):
             f"{'✓ ' if in_force else ''}{shown}",
             text.number(result.minimum, 3),
             text.number(result.maximum, 3),
-            text.decibels(result.sqnr_db, unit=False) + (" ★" if best else ""),
+            ("★ " if best else "") + text.decibels(result.sqnr_db, unit=False),
         )
         words = (
             f"{tip}.\nClips {100 * result.clipped:.2g} % of the values · mean squared error "
@@ -105,7 +116,7 @@ class ObserverTable(QTableWidget):
             item = QTableWidgetItem(cell)
             item.setToolTip(words if in_force else f"{words}\nClick to choose it.")
             if column:
-                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+                item.setTextAlignment(ALIGNMENT[True])
             font = QFont(self.font())
             font.setPixelSize(12)
             font.setWeight(QFont.Weight.DemiBold if in_force else QFont.Weight.Normal)
@@ -237,6 +248,9 @@ class ObserverComparison(QWidget):
         self._job = self._session.aside("compare observers", work, done, failed)
 
     def _legend(self) -> str:
+        good = [result.sqnr_db for result in self.results]
+        if max(good) - min(good) <= BEST_MARGIN_DB:
+            return "All methods are equally good for this tensor."
         return "SQNR in dB of this tensor alone, ★ best. A click chooses the observer."
 
     def _show(self, table: bool, words: str) -> None:

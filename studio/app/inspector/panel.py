@@ -78,9 +78,9 @@ class InspectorPanel(QWidget):
             self.compare_weights,
             self.activation_title,
             self.activation,
+            self.compare,
             self.note,
             self.histogram,
-            self.compare,
             self.quality,
             self.encodings_title,
         )
@@ -176,7 +176,11 @@ class InspectorPanel(QWidget):
     def _look_at(self, name: str) -> None:
         found = (item for item in self.compare.results if item.observer == name)
         result = next(found, None)
-        self.histogram.look_at(None if result is None else (result.minimum, result.maximum))
+        if result is None:
+            self.histogram.look_at(None)
+        else:
+            shown = observer_text(result.observer)
+            self.histogram.look_at((result.minimum, result.maximum), shown)
 
     def _show_blocks(self, items: list[facts.EncodingFacts]) -> None:
         while len(self.blocks) < len(items):

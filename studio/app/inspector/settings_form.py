@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
@@ -46,7 +46,7 @@ TITLES = {
     SCALES: "Scales",
 }
 NOUNS = {"weight": "Weight", "act": "Activation"}
-FIELD_WIDTH = 136
+FIELD_WIDTH = 150
 PERCENTILE = "act_percentile"
 
 
@@ -87,9 +87,10 @@ class SettingsForm(QWidget):
         self._layer: Layer | None = None
         grid = QGridLayout()
         grid.setVerticalSpacing(5)
-        grid.setHorizontalSpacing(8)
+        grid.setHorizontalSpacing(6)
         grid.setColumnStretch(3, 1)
         grid.setColumnMinimumWidth(0, 84)
+        grid.setColumnMinimumWidth(2, 26)
         self.rows = {name: SettingRow(self, name, TITLES[name]) for name in NAMES[kind]}
         self._place_rows(grid)
         self.more = QToolButton()
@@ -243,14 +244,12 @@ class SettingsForm(QWidget):
 
 def reset_button(name: str) -> QToolButton:
     result = QToolButton()
-    result.setIcon(icon("undo", "muted"))
-    result.setProperty("role", "flat")
+    result.setIcon(icon("undo", "link"))
+    result.setIconSize(QSize(16, 16))
+    result.setProperty("role", "reset")
     result.setFixedSize(26, 26)
     result.setAccessibleName(name)
     result.setToolTip("Set for this layer: back to the default")
-    policy = result.sizePolicy()
-    policy.setRetainSizeWhenHidden(True)
-    result.setSizePolicy(policy)
     return result
 
 
@@ -276,13 +275,16 @@ def origin_of(layer: Layer, question: Question) -> str:
 
 def origins_text(layer: Layer, rows: list[SettingRow]) -> str:
     """`Number, Observer: set for this layer. The rest: target onnxruntime.`"""
+    from studio.sim.settings import BY_NAME
+
     groups: dict[str, list[str]] = {}
     for row in rows:
         if row.question is not None:
             groups.setdefault(origin_of(layer, row.question), []).append(TITLES[row.name])
     if len(groups) == 1:
         return f"All from: {_lower(next(iter(groups)))}."
-    common = max(groups, key=lambda origin: len(groups[origin]))
+    others = [origin for origin in groups if not origin.lower().startswith(BY_NAME)]
+    common = max(others or groups, key=lambda origin: len(groups[origin]))
     parts = [
         f"{', '.join(titles)}: {_lower(origin)}."
         for origin, titles in groups.items()

@@ -57,10 +57,10 @@ class Column:
 COLUMNS = (
     Column("Layer", "Name of the layer"),
     Column("Op", "Operators that run as one"),
-    Column("W bits", "Numbers of the weights: bits of integers, or a float format", "weight", NUMBER),
+    Column("W bits", "Numbers of the weights: bits, or a float format", "weight", NUMBER),
     Column("W scales", "One scale for all, for each channel, or for blocks", "weight", GRANULARITY),
     Column("W sym.", "Where the zero point of the weights may be", "weight", SYMMETRY),
-    Column("A bits", "Numbers of the output: bits of integers, or a float format", "act", NUMBER),
+    Column("A bits", "Numbers of the output: bits, or a float format", "act", NUMBER),
     Column("A sym.", "Where the zero point of the output may be", "act", SYMMETRY),
     Column("A observer", "How calibration finds the output's range", "act", OBSERVER),
     Column("Range", "Lowest and highest number the output's grid can hold"),
@@ -78,8 +78,8 @@ class Cell:
     """What one cell shows.
 
     `sort` orders the column. `muted`: follows something else or does not apply. `changed`: the user
-    set it for this layer. `reason`: why it is as it is, or where it comes from. `editable`: `answer`
-    is the choice that holds. `role` colours the text.
+    set it for this layer. `reason`: why it is as it is, or where it comes from. `editable`: the
+    choice `answer` can be replaced. `role` colours the text.
     """
 
     text: str

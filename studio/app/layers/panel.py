@@ -18,7 +18,7 @@ from PySide6.QtWidgets import (
 )
 
 from studio.app import edits
-from studio.app.layers.columns import COLUMNS, W_BITS
+from studio.app.layers.columns import A_OBSERVER, COLUMNS, SCALE
 from studio.app.layers.delegate import CellDelegate, Index
 from studio.app.layers.filter import LayersFilter
 from studio.app.layers.model import LayersModel
@@ -28,8 +28,9 @@ from studio.sim.choices import KINDS, Kind, Question
 
 SQNR_LIMITS = (10, 15, 20, 25, 30, 40)
 # What the cells need, and where there is room.
-NARROW = (108, 92, 54, 92, 62, 54, 62, 84, 100, 72, 80, 78)
+NARROW = (108, 92, 50, 92, 55, 48, 54, 84, 100, 79, 72, 78)
 COMFORT = (220, 136, 70, 110, 74, 70, 78, 104, 124, 92, 92, 92)
+FIRST_HIDDEN = (A_OBSERVER, SCALE)
 
 
 class LayersTable(QTableView):
@@ -74,22 +75,32 @@ class LayersTable(QTableView):
         self.fit_columns()
 
     def _section_resized(self, column: int, before: int, after: int) -> None:
-        self._widths_chosen = self._widths_chosen or (not self._fitting and column > 0)
+        by_hand = not self._fitting and column > 0 and before > 0 and after > 0  # 0: hidden
+        self._widths_chosen = self._widths_chosen or by_hand
 
     def fit_columns(self) -> None:
-        """All columns in view where that is possible; the name has what the others leave.
+        """All columns in view where that is possible; the name has what the others leave. Where
+        there is too little room, those are hidden that the inspector shows as well.
 
         Columns the user has made wider or narrower stay so.
         """
         room = self.viewport().width()
-        least, most = sum(NARROW), sum(COMFORT)
-        share = min(1.0, max(0.0, (room - least) / (most - least)))
+        hidden: set[int] = set()
+        for column in FIRST_HIDDEN:
+            if sum(NARROW) - sum(NARROW[other] for other in hidden) > room:
+                hidden.add(column)
         self._fitting = True
+        for column in FIRST_HIDDEN:
+            self.setColumnHidden(column, column in hidden)
+        shown = [column for column in range(len(COLUMNS)) if column not in hidden]
+        least = sum(NARROW[column] for column in shown)
+        most = sum(COMFORT[column] for column in shown)
+        share = min(1.0, max(0.0, (room - least) / (most - least)))
         if not self._widths_chosen:
-            for column in range(1, len(COLUMNS)):
+            for column in shown[1:]:
                 extra = share * (COMFORT[column] - NARROW[column])
                 self.setColumnWidth(column, NARROW[column] + int(extra))
-        others = sum(self.columnWidth(column) for column in range(1, len(COLUMNS)))
+        others = sum(self.columnWidth(column) for column in shown[1:])
         self.setColumnWidth(0, max(NARROW[0], room - others))
         self._fitting = False
 

@@ -48,6 +48,7 @@ class HistogramPlot(PlotFrame):
         self._other = pg.PlotCurveItem(connect="pairs")
         self._ranges: list[tuple[float, float]] = []
         self._looked_at: tuple[float, float] | None = None
+        self._name = ""
         for item in (self._others, self._other):
             self.canvas.addItem(item)
         for label in self._labels:
@@ -92,12 +93,12 @@ class HistogramPlot(PlotFrame):
 
     def set_other_ranges(self, ranges: list[tuple[float, float]]) -> None:
         """Ends (low, high) of ranges to compare the limits with."""
-        self._ranges, self._looked_at = list(ranges), None
+        self._ranges, self._looked_at, self._name = list(ranges), None, ""
         self._draw()
 
-    def look_at(self, range_: tuple[float, float] | None) -> None:
-        """Show one of the other ranges in front, or none."""
-        self._looked_at = range_
+    def look_at(self, range_: tuple[float, float] | None, name: str = "") -> None:
+        """Show one of the other ranges, called `name`, in front, or none."""
+        self._looked_at, self._name = range_, name
         self._draw_others()
         self._say_clipped()
 
@@ -182,7 +183,8 @@ class HistogramPlot(PlotFrame):
         share = self.clipped
         role = "bad" if share > 0.001 else "muted"
         percent = f"{100 * share:.1f}" if share >= 0.0005 else "< 0.1" if share > 1e-9 else "0"
-        self.note.setText(self.tr("{0} % of values clipped").format(percent))
+        words = self.tr("{0} % of values clipped").format(percent)
+        self.note.setText(f"{self._name}: {words}" if self._name else words)
         if self.note.property("role") != role:
             self.note.setProperty("role", role)
             self.note.style().unpolish(self.note)

@@ -16,6 +16,7 @@ from studio.exporting.operators.integers import (
     CONTRIB,
     Integers,
     dequantized,
+    note_bits,
     plain_attributes,
     zero_point_of,
 )
@@ -82,6 +83,7 @@ class _Product:
         if node.op_type == "Gemm" and axis == 0:
             name = f"{weight.name}_transposed"
             weight = add_constant(self.graph, name, np.ascontiguousarray(integers.T))
+        note_bits(node, w)
         op = "ConvInteger" if node.op_type == "Conv" else "MatMulInteger"
         attributes = plain_attributes(node) if op == "ConvInteger" else {}
         operands = [x.value, weight, x.zero_point, zero_point]

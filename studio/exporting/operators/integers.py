@@ -9,7 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from studio.graph.edit import add_constant, array_of, input_of, int_attribute, only_consumer
-from studio.graph.quantized.found import BITS_NOTE, is_dequantize, is_quantize
+from studio.graph.quantized.found import (
+    BITS_NOTE,
+    WEIGHT_BITS_NOTE,
+    is_dequantize,
+    is_quantize,
+)
 
 CONTRIB = "com.microsoft"
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
@@ -211,6 +216,12 @@ def zero_point_of(graph: ir.Graph, integers: Integers) -> ir.Value:
     name = f"{integers.value.name}_zero"
     known = graph.initializers.get(name)
     return known or add_constant(graph, name, np.zeros((), integers.dtype.numpy()))
+
+
+def note_bits(node: ir.Node, weight: Integers) -> None:
+    """Keep on the operator how many bits its weight uses of their type."""
+    if weight.bits is not None:
+        node.metadata_props[WEIGHT_BITS_NOTE] = weight.bits
 
 
 def is_product(bias: ir.Value | None, source: Integers, weight: Integers) -> Integers | None:

@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from studio.exporting.operators.integers import CONTRIB, Integers, dequantized, take_place
+from studio.exporting.operators.integers import (
+    CONTRIB,
+    Integers,
+    dequantized,
+    note_bits,
+    take_place,
+)
 from studio.graph.edit import add_constant, array_of, float_attribute, input_of, int_attribute
 from studio.graph.prepare.dead_code import remove_dead_code
 
@@ -57,6 +63,7 @@ def _replace(graph: ir.Graph, node: ir.Node, known: dict[ir.Value, list[ir.Value
     bias = input_of(node, 2)
     if bias is not None:
         inputs += [None] * (5 - len(inputs)) + [bias]
+    note_bits(node, weight)
     new = ir.node(
         "MatMulNBits",
         inputs,

@@ -18,6 +18,7 @@ from studio.exporting.operators.integers import (
     Result,
     dequantized,
     is_product,
+    note_bits,
     plain_attributes,
     replace,
     rounded,
@@ -27,7 +28,6 @@ from studio.exporting.operators.integers import (
 from studio.exporting.operators.moving import MOVING, move_integers
 from studio.graph.edit import array_of, float_attribute, input_of, int_attribute, is_op
 from studio.graph.prepare.dead_code import remove_dead_code
-from studio.graph.quantized.found import WEIGHT_BITS_NOTE
 
 Written = tuple[str, str, list[ir.Value | None], dict[str, Any]]
 """Domain, operator, inputs and attributes of what replaces a node."""
@@ -78,12 +78,6 @@ def _weight(value: ir.Value | None, source: Integers, axis: int) -> Integers | N
     return found
 
 
-def _note_bits(node: ir.Node, weight: Integers) -> None:
-    """Keep on the operator how many bits its weight uses of their type."""
-    if weight.bits is not None:
-        node.metadata_props[WEIGHT_BITS_NOTE] = weight.bits
-
-
 def _output(graph: ir.Graph, result: Result) -> list[ir.Value | None]:
     return [result.integers.scale, zero_point_of(graph, result.integers)]
 
@@ -103,7 +97,7 @@ def _conv(graph: ir.Graph, node: ir.Node, result: Result) -> Written | None:
         if bias is None:
             return None
         inputs.append(bias.value)
-    _note_bits(node, w)
+    note_bits(node, w)
     return "", "QLinearConv", inputs, plain_attributes(node)
 
 
@@ -131,7 +125,7 @@ def _matmul(graph: ir.Graph, node: ir.Node, result: Result) -> Written | None:
     if found is None or found[0].dtype != result.integers.dtype:
         return None
     inputs = [*_operands(graph, found[0]), *_operands(graph, found[1]), *_output(graph, result)]
-    _note_bits(node, found[1])
+    note_bits(node, found[1])
     return "", "QLinearMatMul", inputs, {}
 
 
@@ -141,7 +135,7 @@ def _matmul_to_float(graph: ir.Graph, node: ir.Node) -> None:
     if found is None:
         return
     a, b = found
-    _note_bits(node, b)
+    note_bits(node, b)
     zeros: list[ir.Value | None] = [zero_point_of(graph, a), zero_point_of(graph, b)]
     inputs = [a.value, b.value, a.scale, b.scale, *zeros]
     new = ir.node("MatMulIntegerToFloat", inputs, domain=CONTRIB, name=node.name)
@@ -174,7 +168,7 @@ def _gemm(graph: ir.Graph, node: ir.Node, result: Result) -> Written | None:
         "transB": transposed,
     }
     operands = [*_operands(graph, a), *_operands(graph, b), bias, *_output(graph, result)]
-    _note_bits(node, b)
+    note_bits(node, b)
     return CONTRIB, "QGemm", operands, attributes
 
 

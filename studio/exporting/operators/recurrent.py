@@ -13,6 +13,7 @@ from studio.exporting.operators.integers import (
     CONTRIB,
     Integers,
     dequantized,
+    note_bits,
     plain_attributes,
     take_place,
 )
@@ -43,6 +44,9 @@ def use_dynamic_lstm(graph: ir.Graph, node: ir.Node) -> bool:
             return False
         operands.append(written[0])
         scales += written[1:]
+    bits = {found.bits for found in weights if found is not None}
+    if len(bits) == 1 and weights[0] is not None:
+        note_bits(node, weights[0])
     bias = input_of(node, 3)
     operands += [bias, *(input_of(node, index) for index in range(4, 8))]
     new = ir.node(

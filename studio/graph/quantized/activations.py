@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -10,11 +11,11 @@ import onnx_ir as ir
 from studio.graph.edit import Names, add_constant, array_of, input_of, is_op
 from studio.graph.quantized.constants import Records
 from studio.graph.quantized.found import (
-    INTEGER_BITS,
+    RANGED,
     FoundQuantization,
     NotLiftableError,
-    Parameters,
     is_dequantize,
+    is_dynamic_quantize,
     is_quantize,
     read_parameters,
 )
@@ -27,19 +28,18 @@ BRANCH = "studio.rounds_for_some_readers"
 class Pair:
     """One Q node and the DQ nodes that undo it.
 
-    `bits` is what a Clip on the integers leaves; `limits` are its bounds where these are not a grid
-    of fewer bits.
+    `record` is what they round to. `limits` are the bounds of a Clip on the integers where these
+    are no grid.
     """
 
     quantize: ir.Node
-    parameters: Parameters
-    bits: int
+    record: FoundQuantization
     limits: tuple[int, int] | None
     dequantize: tuple[ir.Node, ...]
 
     @property
     def key(self) -> tuple[object, ...]:
-        return (self.bits, self.limits, self.parameters.key)
+        return (self.limits, self.record.key)
 
 
 def lift_activations(graph: ir.Graph, names: Names, records: Records) -> None:
@@ -47,9 +47,9 @@ def lift_activations(graph: ir.Graph, names: Names, records: Records) -> None:
     pairs: dict[ir.Value, list[Pair]] = {}
     for node in list(graph):
         source = input_of(node, 0)
-        if not is_quantize(node) or source is None or source.const_value is not None:
+        if source is None or source.const_value is not None:
             continue
-        pair = _pair(node)
+        pair = _ranged(node) if is_dynamic_quantize(node) else _pair(node)
         if pair is not None:
             pairs.setdefault(source, []).append(pair)
     replaced: dict[ir.Value, ir.Value] = {}
@@ -58,18 +58,34 @@ def lift_activations(graph: ir.Graph, names: Names, records: Records) -> None:
         _lift(graph, replaced.get(source, source), found, names, records, replaced)
 
 
+def _ranged(node: ir.Node) -> Pair | None:
+    """The pair the DynamicQuantizeLinear `node` begins."""
+    readers = [
+        use.node
+        for use in node.outputs[0].uses()
+        if is_dequantize(use.node)
+        and list(use.node.inputs) == list(node.outputs)
+        and use.node.graph is node.graph
+    ]
+    return Pair(node, RANGED, None, tuple(dict.fromkeys(readers))) if readers else None
+
+
 def _pair(node: ir.Node) -> Pair | None:
     """The pair `node` begins; readers of its integers other than DQ nodes are left aside."""
+    if not is_quantize(node):
+        return None
     output = node.outputs[0]
     try:
         parameters = read_parameters(node)
     except NotLiftableError:
         return None
-    bits, limits = INTEGER_BITS[parameters.dtype][0], _limits(output)
+    record, limits = parameters.found(), None
+    if parameters.float_format is None:
+        limits = _limits(output)
     if limits is not None:
         output = next(iter(output.uses())).node.outputs[0]
-        fewer = _bits_within(limits, parameters)
-        bits, limits = (fewer, None) if fewer else (bits, limits)
+        limited = _limited_grid(limits, record)
+        record, limits = (limited, None) if limited is not None else (record, limits)
     if limits is not None and parameters.axis is not None:
         return None
     readers = []
@@ -81,7 +97,7 @@ def _pair(node: ir.Node) -> Pair | None:
                 same = False
             if same and use.node.outputs[0].dtype in (None, ir.DataType.FLOAT):
                 readers.append(use.node)
-    return Pair(node, parameters, bits, limits, tuple(readers)) if readers else None
+    return Pair(node, record, limits, tuple(readers)) if readers else None
 
 
 def _limits(integers: ir.Value) -> tuple[int, int] | None:
@@ -93,15 +109,24 @@ def _limits(integers: ir.Value) -> tuple[int, int] | None:
     return None if low is None or high is None else (int(low), int(high))
 
 
-def _bits_within(limits: tuple[int, int], parameters: Parameters) -> int | None:
-    """The number of bits whose grid has exactly these `limits` (QCDQ)."""
-    storage, signed = INTEGER_BITS[parameters.dtype]
-    zero_point = parameters.zero_point
-    for bits in range(2, storage):
-        lowest = -(2 ** (bits - 1)) if signed else 0
-        inside = ((zero_point >= lowest) & (zero_point < lowest + 2**bits)).all()
-        if inside and limits == (lowest, lowest + 2**bits - 1):
-            return bits
+def _grids(record: FoundQuantization, bits: range) -> Iterator[tuple[FoundQuantization, int, int]]:
+    """`record` with `bits` bits, strict and not, and the lowest and highest integer of each."""
+    for number in bits:
+        lowest = -(2 ** (number - 1)) if record.signed else 0
+        highest = lowest + 2**number - 1
+        if number < (record.storage_bits or 0):
+            yield replace(record, bits=number), lowest, highest
+        if bool((record.zero_point == lowest + 2 ** (number - 1)).all()):
+            yield replace(record, bits=number, strict=True), lowest + 1, highest
+
+
+def _limited_grid(limits: tuple[int, int], record: FoundQuantization) -> FoundQuantization | None:
+    """`record` on the grid that has exactly these `limits` (QCDQ)."""
+    zero_point = record.zero_point
+    for narrower, lowest, highest in _grids(record, range(2, record.bits + 1)):
+        inside = ((zero_point >= lowest) & (zero_point <= highest)).all()
+        if inside and limits == (lowest, highest):
+            return narrower
     return None
 
 
@@ -130,7 +155,7 @@ def _lift(
             target = _branch(graph, source, first.quantize, names)
         else:
             target = source
-        records[target] = first.parameters.found(first.bits)
+        records[target] = first.record
         for pair in group:
             for node in pair.dequantize:
                 replaced[node.outputs[0]] = target
@@ -142,13 +167,7 @@ def _lift(
 
 
 def _same(record: FoundQuantization, pair: Pair) -> bool:
-    again = pair.parameters.found(pair.bits)
-    return (
-        (record.axis, record.bits, record.signed, record.storage_bits)
-        == (again.axis, again.bits, again.signed, again.storage_bits)
-        and np.array_equal(record.scale, again.scale)
-        and np.array_equal(record.zero_point, again.zero_point)
-    )
+    return record.key == pair.record.key and not record.dynamic  # a range anew is another one
 
 
 def _branch(graph: ir.Graph, source: ir.Value, before: ir.Node, names: Names) -> ir.Value:
@@ -164,7 +183,7 @@ def _branch(graph: ir.Graph, source: ir.Value, before: ir.Node, names: Names) ->
 def _limited(graph: ir.Graph, source: ir.Value, pair: Pair, names: Names) -> ir.Value:
     """A Clip of the float tensor to what a Clip of its integers leaves: the same after rounding."""
     assert pair.limits is not None
-    zero_point, scale = int(pair.parameters.zero_point), pair.parameters.scale
+    zero_point, scale = int(pair.record.zero_point), pair.record.scale
     bounds = [
         add_constant(
             graph, names.fresh(f"{source.name}_{end}"), np.float32(limit - zero_point) * scale
@@ -203,36 +222,36 @@ def _bypass(graph: ir.Graph, node: ir.Node, target: ir.Value, names: Names) -> N
 
 
 def _unclip(graph: ir.Graph, value: ir.Value, pair: Pair, records: Records) -> None:
-    """A Clip to exactly the range of a 9- to 15-bit grid, before 16-bit integers, is that grid."""
-    clip = value.producer()
-    storage, signed = INTEGER_BITS[pair.parameters.dtype]
-    if clip is None or not is_op(clip, "Clip") or pair.bits != 16 or storage != 16:
+    """A Clip to exactly the range of a grid of 9 to 16 bits, before 16-bit integers, is that
+    grid."""
+    clip, record = value.producer(), pair.record
+    if clip is None or not is_op(clip, "Clip") or record.float_format is not None:
+        return
+    if record.bits != 16 or record.storage_bits != 16:
         return
     source = clip.inputs[0]
     low, high = (array_of(input_of(clip, index)) for index in (1, 2))
     if (
         low is None
         or high is None
-        or pair.parameters.axis is not None
+        or record.axis is not None
         or source is None
         or (source.producer() is None and value.is_graph_output())
         or source.is_graph_output()
         or len(source.uses()) != 1
     ):
         return
-    zero_point, scale = pair.parameters.zero_point, pair.parameters.scale
-    for bits in range(9, 16):
-        lowest = -(2 ** (bits - 1)) if signed else 0
-        highest = lowest + 2**bits - 1
+    for narrower, *limits in _grids(record, range(9, 17)):
         ends = [
-            np.float32((end - zero_point).astype(np.float64) * scale) for end in (lowest, highest)
+            np.float32((end - record.zero_point).astype(np.float64) * record.scale)
+            for end in limits
         ]
         if [np.float32(low), np.float32(high)] == ends:
             name, was_output = value.name, value.is_graph_output()
             del records[value]
             value.replace_all_uses_with(source, replace_graph_outputs=True)
             graph.remove(clip, safe=True)
-            records[source] = pair.parameters.found(bits)
+            records[source] = narrower
             if was_output:
                 source.name = name
             return

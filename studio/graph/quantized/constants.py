@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -19,6 +21,7 @@ from studio.graph.edit import (
 )
 from studio.graph.quantized.found import (
     BITS_NOTE,
+    CAST_TYPES,
     INTEGER_BITS,
     FoundQuantization,
     NotLiftableError,
@@ -31,7 +34,14 @@ from studio.graph.quantized.found import (
 if TYPE_CHECKING:
     from studio.graph.quantized.lift import Notes
 
-ENDINGS = ("_quantized", "_DequantizeLinear_Output", "_dequantized", "_qdq")
+ENDINGS = (
+    "_quantized",
+    "_quantized_blocks",
+    "_quantized_transposed",
+    "_DequantizeLinear_Output",
+    "_dequantized",
+    "_qdq",
+)
 """What quantizers append to the name of a constant."""
 
 Records = dict[ir.Value, FoundQuantization]
@@ -71,22 +81,39 @@ def _from_integers(
         return None
     try:
         parameters = read_parameters(node)
+        key = (id(data), parameters.key)
+        if key in known:
+            return known[key]
+        floats, kept = _floats(integers, parameters)
     except NotLiftableError as problem:
-        floats = _unusual(node, integers)
-        if floats is None:
+        unusual = _unusual(node, integers)
+        if unusual is None:
             return None
         notes.add(f"The constants of {{}} became float and stay float ({problem}).", node)
-        return add_constant(graph, _name(node, data, names), floats)
-    key = (id(data), parameters.key)
-    if key not in known:
-        whole = integers.astype(np.int64)
-        floats = dequantize(whole, parameters)
-        exact = np.array_equal(quantize(floats, parameters), whole)
-        value = add_constant(graph, _name(node, data, names), floats)
-        bits = int(node.metadata_props.get(BITS_NOTE, 0)) or None
-        records[value] = parameters.found(bits, None if exact else whole)
-        known[key] = value
-    return known[key]
+        return add_constant(graph, _name(node, data, names), unusual)
+    value = add_constant(graph, _name(node, data, names), floats)
+    bits = int(node.metadata_props.get(BITS_NOTE, 0)) or None
+    records[value] = parameters.found(bits, kept)
+    known[key] = value
+    return value
+
+
+def _floats(
+    numbers: npt.NDArray, parameters: Parameters
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64] | None]:
+    """Float values of stored `numbers`, and the integers where rounding would not give them back.
+
+    Raises NotLiftableError where it would not give floating-point numbers back: infinity.
+    """
+    if parameters.float_format is not None:
+        floats = dequantize(numbers, parameters)
+        again = quantize(floats, parameters).astype(np.float32)
+        if not np.array_equal(again, numbers.astype(np.float32), equal_nan=True):
+            raise NotLiftableError("its numbers are not what rounding gives")
+        return floats, None
+    whole = numbers.astype(np.int64)
+    floats = dequantize(whole, parameters)
+    return floats, None if np.array_equal(quantize(floats, parameters), whole) else whole
 
 
 def _from_pair(
@@ -121,34 +148,51 @@ def _from_pair(
     return known[key]
 
 
-def dequantize(integers: npt.NDArray[np.int64], parameters: Parameters) -> npt.NDArray[np.float32]:
-    """Float values of `integers` in float32, as onnxruntime computes them."""
-    scale, zero_point = _aligned(parameters, integers.ndim)
-    result: npt.NDArray[np.float32] = (integers - zero_point).astype(np.float32) * scale
+def dequantize(numbers: npt.NDArray, parameters: Parameters) -> npt.NDArray[np.float32]:
+    """Float values of `numbers` (int64, or of the float type) in float32, as onnxruntime computes
+    them."""
+    scale, zero_point = (
+        _spread(array, parameters.axis, parameters.block_size, numbers.shape)
+        for array in (parameters.scale, parameters.zero_point)
+    )
+    plain = numbers if parameters.float_format is not None else numbers - zero_point
+    result: npt.NDArray[np.float32] = plain.astype(np.float32) * scale
     return result
 
 
-def quantize(floats: npt.NDArray[np.float32], parameters: Parameters) -> npt.NDArray[np.int64]:
-    """Integers of `floats`: divide in float32, round half to even, saturate."""
-    scale, zero_point = _aligned(parameters, floats.ndim)
+def quantize(floats: npt.NDArray[np.float32], parameters: Parameters) -> npt.NDArray:
+    """Numbers of `floats`, int64 or of the float type: divide in float32, round half to even,
+    saturate."""
+    scale, zero_point = (
+        _spread(array, parameters.axis, parameters.block_size, floats.shape)
+        for array in (parameters.scale, parameters.zero_point)
+    )
+    if parameters.float_format is not None:
+        kind = parameters.dtype.numpy()
+        quotients = np.divide(floats, scale, dtype=np.float32)
+        if parameters.dtype not in CAST_TYPES:
+            largest = float(ml_dtypes.finfo(kind).max)
+            quotients = np.clip(quotients, -largest, largest)
+        return quotients.astype(kind)
     bits, signed = INTEGER_BITS[parameters.dtype]
     low = -(2 ** (bits - 1)) if signed else 0
     steps = np.rint(np.divide(floats, scale, dtype=np.float32)).astype(np.float64) + zero_point
     return np.clip(steps, low, low + 2**bits - 1).astype(np.int64)
 
 
-def _aligned(
-    parameters: Parameters, rank: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    if parameters.axis is None:
-        return parameters.scale, parameters.zero_point
-    shape = [1] * rank
-    shape[parameters.axis] = -1
-    return parameters.scale.reshape(shape), parameters.zero_point.reshape(shape)
+def _spread(
+    array: npt.NDArray, axis: int | None, block_size: int | None, shape: tuple[int, ...]
+) -> npt.NDArray:
+    """Scales or zero points with the shape `shape`, or one that broadcasts to it."""
+    if axis is None or array.size == 1:
+        return array.reshape(())
+    if block_size:
+        return np.take(np.repeat(array, block_size, axis=axis), range(shape[axis]), axis=axis)
+    return array.reshape([-1 if i == axis % len(shape) else 1 for i in range(len(shape))])
 
 
 def _unusual(node: ir.Node, values: np.ndarray) -> np.ndarray | None:
-    """Float values of constants in blocks, in 8-bit floats, or with a float16 scale."""
+    """Float values of constants that cannot be put back as they are: with a float16 scale."""
     scale, zero_point = array_of(input_of(node, 1)), array_of(input_of(node, 2))
     if scale is None or (input_of(node, 2) is not None and zero_point is None):
         return None
@@ -158,20 +202,12 @@ def _unusual(node: ir.Node, values: np.ndarray) -> np.ndarray | None:
     if wanted:
         dtype = ir.DataType(wanted).numpy()
 
-    def spread(array: np.ndarray) -> np.ndarray:
-        """`array` with the shape of `values`, or one that broadcasts to it."""
-        if array.size == 1:
-            return array.reshape(())
-        if block:
-            repeated = np.repeat(array, block, axis=axis)
-            return np.take(repeated, range(values.shape[axis]), axis=axis)
-        return array.reshape([-1 if i == axis % values.ndim else 1 for i in range(values.ndim)])
-
     try:
         plain = values.astype(np.float32)
         if zero_point is not None:
-            plain = plain - spread(zero_point.astype(np.float32))
-        return (plain * spread(scale.astype(np.float32))).astype(dtype)
+            plain = plain - _spread(zero_point.astype(np.float32), axis, block, values.shape)
+        factor = _spread(scale.astype(np.float32), axis, block, values.shape)
+        return (plain * factor).astype(dtype)
     except (IndexError, ValueError):
         return None  # shapes that do not fit together; the node stays
 
@@ -210,9 +246,11 @@ def _transpose(node: ir.Node, graph: ir.Graph, names: Names, records: Records) -
         np.ascontiguousarray(array.transpose(order)),
     )
     integers = None if record.integers is None else record.integers.transpose(order)
-    records[value] = FoundQuantization(
-        record.scale, record.zero_point, axis, record.bits, record.signed, record.storage_bits,
-        integers,
-    )  # fmt: skip
+    scale, zero_point = record.scale, record.zero_point
+    if record.block_size is not None:
+        scale, zero_point = scale.transpose(order), zero_point.transpose(order)
+    records[value] = replace(
+        record, scale=scale, zero_point=zero_point, axis=axis, integers=integers
+    )
     output.replace_all_uses_with(value)
     graph.remove(node, safe=True)

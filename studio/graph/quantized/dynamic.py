@@ -1,4 +1,5 @@
-"""Activations quantized while the model runs: their weights are kept, they become float.
+"""Products of activations ranged while the model runs, in float behind DynamicQuantizeLinear and
+DequantizeLinear.
 
 (onnxruntime `quantize_dynamic`: DynamicQuantizeLinear, then MatMulInteger or ConvInteger, Cast and
 Mul with both scales; its optimizer merges them to DynamicQuantizeMatMul and MatMulIntegerToFloat.)
@@ -6,17 +7,21 @@ Mul with both scales; its optimizer merges them to DynamicQuantizeMatMul and Mat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
 from studio.graph.edit import Names, absorb, array_of, input_of, is_op, only_consumer
-from studio.graph.quantized.found import NotLiftableError, is_dequantize
+from studio.graph.quantized.found import WEIGHT_BITS_NOTE, NotLiftableError, is_dynamic_quantize
 from studio.graph.quantized.qlinear import Rewriter
+from studio.graph.quantized.ranged import Ranged
+from studio.graph.quantized.recurrent import express_lstm
 
 DYNAMIC_OPS = frozenset(
     [
         "ConvInteger",
+        "DynamicQuantizeLSTM",
         "DynamicQuantizeLinear",
         "DynamicQuantizeMatMul",
         "MatMulInteger",
@@ -39,70 +44,48 @@ class Expressed:
 
 
 def lift_dynamic(graph: ir.Graph, names: Names, problems: Problems) -> Expressed:
-    """Write dynamically quantized products in float, their weights behind DequantizeLinear."""
-    result, rewriter = Expressed(), Rewriter(graph, names)
+    """Write dynamically quantized products in float, their weights behind DequantizeLinear, what
+    they multiply behind DynamicQuantizeLinear and DequantizeLinear."""
+    result, rewriter = Expressed(), Ranged(graph, names)
     rules = {
         "MatMulInteger": _integer_product,
         "ConvInteger": _integer_product,
         "DynamicQuantizeMatMul": _dynamic_matmul,
         "MatMulIntegerToFloat": _to_float_matmul,
+        "DynamicQuantizeLSTM": express_lstm,
     }
-    layers = []
+    recurrent = []
     for node in list(graph):
         rule = rules.get(node.op_type)
         if rule is None:
             continue
-        ranged = any(_is_ranged(value) for value in node.inputs)
+        op, name = node.op_type, node.name or ""
         try:
-            name = rule(rewriter, node)
+            rule(rewriter, node)
         except NotLiftableError as problem:
-            problems.setdefault((node.op_type, str(problem)), []).append(node.name or "")
+            problems.setdefault((op, str(problem)), []).append(name)
             continue
-        result.count(node.op_type)
-        layers += [name] if ranged or node.op_type == "DynamicQuantizeMatMul" else []
-    for node in list(graph):
-        if is_dequantize(node) and _dynamic_source(node) is not None:
-            source = _dynamic_source(node)
-            assert source is not None
-            layers.append(node.name or "")
-            if not node.outputs[0].is_graph_output():
-                node.outputs[0].replace_all_uses_with(source)
-                graph.remove(node, safe=True)
-    if layers:
-        more = f" and {len(layers) - 5} more" if layers[5:] else ""
+        result.count(op)
+        recurrent += [name.removesuffix("_quant")] if op == "DynamicQuantizeLSTM" else []
+    if recurrent:
+        more = f" and {len(recurrent) - 5} more" if recurrent[5:] else ""
         result.warnings.append(
-            "The file quantizes activations while the model runs, which has no fixed scale; they "
-            f"are float until you quantize them: inputs of {', '.join(layers[:5])}{more}."
+            "DynamicQuantizeLSTM rounds its state at every step as well; here it is an LSTM with "
+            f"weights and input as in the file whose state stays float: "
+            f"{', '.join(recurrent[:5])}{more}."
         )
     return result
-
-
-def _is_ranged(value: ir.Value | None) -> bool:
-    """True for integers that are made by DynamicQuantizeLinear."""
-    node = None if value is None else value.producer()
-    return node is not None and node.op_type == "DynamicQuantizeLinear"
-
-
-def _dynamic_source(dequantize: ir.Node) -> ir.Value | None:
-    """The float tensor whose dynamic quantization `dequantize` undoes."""
-    data = dequantize.inputs[0]
-    producer = None if data is None else data.producer()
-    if producer is None or producer.op_type != "DynamicQuantizeLinear":
-        return None
-    if list(dequantize.inputs) != list(producer.outputs):
-        return None
-    return producer.inputs[0]
 
 
 def _dynamic(value: ir.Value | None, zero_point: ir.Value | None) -> ir.Node | None:
     """The DynamicQuantizeLinear that makes the integers `value`."""
     node = None if value is None else value.producer()
-    if node is None or node.op_type != "DynamicQuantizeLinear" or value is not node.outputs[0]:
+    if node is None or not is_dynamic_quantize(node) or value is not node.outputs[0]:
         return None
     return node if zero_point is node.outputs[2] else None
 
 
-def _integer_product(rewriter: Rewriter, node: ir.Node) -> str:
+def _integer_product(rewriter: Ranged, node: ir.Node) -> None:
     """MatMulInteger or ConvInteger, Cast, Mul(x_scale * w_scale) -> MatMul or Conv."""
     first = _dynamic(node.inputs[0], input_of(node, 2))
     if first is None:
@@ -117,7 +100,7 @@ def _integer_product(rewriter: Rewriter, node: ir.Node) -> str:
     op = "MatMul" if node.op_type == "MatMulInteger" else "Conv"
     second = _dynamic(weight, weight_zero)
     if second is not None and other is second.outputs[1]:
-        operand = second.inputs[0]
+        operand = rewriter.dequantized(second)
     else:
         axis = _channel_axis(op, weight, other)
         scale = array_of(other)
@@ -128,9 +111,10 @@ def _integer_product(rewriter: Rewriter, node: ir.Node) -> str:
         operand = rewriter.dequantize(node, weight, other, weight_zero, axis)
     name = (node.name or "").removesuffix("_quant")
     attributes = {key: attribute.value for key, attribute in node.attributes.items()}
-    new = ir.node(op, [first.inputs[0], operand], attributes)
-    new.name = rewriter.names.fresh(name)
+    new = ir.node(op, [rewriter.dequantized(first), operand], attributes)
+    new.name = node.name if name == node.name else rewriter.names.fresh(name)
     new.metadata_props.update(node.metadata_props)
+    new.metadata_props.pop(WEIGHT_BITS_NOTE, None)
     output, result = scaled.outputs[0], new.outputs[0]
     result.shape, result.dtype = output.shape, ir.DataType.FLOAT
     result.name, output.name = output.name, None
@@ -140,25 +124,31 @@ def _integer_product(rewriter: Rewriter, node: ir.Node) -> str:
     for old in (scaled, cast, node):
         rewriter.graph.remove(old, safe=True)
     if op == "Conv":
-        _join_bias(new)
-    return new.name
+        _join_bias(rewriter, new)
 
 
-def _join_bias(conv: ir.Node) -> None:
-    """Add(Conv, Reshape(bias)), as a convolution's bias is written behind ConvInteger."""
+def _join_bias(rewriter: Rewriter, conv: ir.Node) -> None:
+    """Add(Conv, Reshape(bias)) or its constant, as a convolution's bias is written behind
+    ConvInteger."""
     output, weight = conv.outputs[0], conv.inputs[1]
     add = only_consumer(output)
     if add is None or not is_op(add, "Add") or weight is None or weight.shape is None:
         return
     other = add.inputs[1] if add.inputs[0] is output else add.inputs[0]
-    reshape = None if other is None else other.producer()
-    if reshape is None or not is_op(reshape, "Reshape") or other is None or other.shape is None:
-        return
-    bias = reshape.inputs[0]
     spatial = (1,) * (len(weight.shape) - 2)
-    if array_of(bias) is None or bias is None or bias.shape is None or len(bias.shape) != 1:
+    if other is None or other.shape is None:
         return
     if tuple(other.shape) != (1, weight.shape[0], *spatial):
+        return
+    reshape, aligned = other.producer(), array_of(other)
+    if aligned is not None:
+        name = (other.name or "").removesuffix("_aligned")
+        bias: ir.Value | None = rewriter.constant(name, aligned.reshape(-1))
+    elif reshape is not None and is_op(reshape, "Reshape"):
+        bias = reshape.inputs[0]
+        if array_of(bias) is None or bias is None or bias.shape is None or len(bias.shape) != 1:
+            return
+    else:
         return
     conv.resize_inputs(3)
     conv.replace_input_with(2, bias)
@@ -191,39 +181,46 @@ def _channel_axis(op: str, weight: ir.Value | None, scale: ir.Value) -> int | No
     raise NotLiftableError("the scales of its weight do not belong to its output channels")
 
 
-def _dynamic_matmul(rewriter: Rewriter, node: ir.Node) -> str:
+def _dynamic_matmul(rewriter: Ranged, node: ir.Node) -> None:
     """DynamicQuantizeMatMul(A, B, b_scale, b_zero_point, bias)."""
-    a, b, b_scale = node.inputs[:3]
-    return _matmul(rewriter, node, a, b, b_scale, input_of(node, 3), input_of(node, 4))
+    b, b_scale = node.inputs[1:3]
+
+    def data() -> ir.Value:
+        return rewriter.ranged(node, node.inputs[0])
+
+    _matmul(rewriter, node, data, b, b_scale, input_of(node, 3), input_of(node, 4))
 
 
-def _to_float_matmul(rewriter: Rewriter, node: ir.Node) -> str:
+def _to_float_matmul(rewriter: Ranged, node: ir.Node) -> None:
     """MatMulIntegerToFloat(A, B, a_scale, b_scale, a_zero_point, b_zero_point, bias)."""
     a, b, a_scale, b_scale = node.inputs[:4]
     source = _dynamic(a, input_of(node, 4))
-    if source is not None and a_scale is source.outputs[1]:
-        data = source.inputs[0]
-    else:
-        data = rewriter.dequantize(node, a, a_scale, input_of(node, 4))
-    return _matmul(rewriter, node, data, b, b_scale, input_of(node, 5), input_of(node, 6))
+
+    def data() -> ir.Value:
+        if source is not None and a_scale is source.outputs[1]:
+            return rewriter.dequantized(source)
+        return rewriter.dequantize(node, a, a_scale, input_of(node, 4))
+
+    _matmul(rewriter, node, data, b, b_scale, input_of(node, 5), input_of(node, 6))
 
 
 def _matmul(
     rewriter: Rewriter,
     node: ir.Node,
-    data: ir.Value | None,
+    data: Callable[[], ir.Value],
     weight: ir.Value | None,
     scale: ir.Value | None,
     zero_point: ir.Value | None,
     bias: ir.Value | None,
-) -> str:
+) -> None:
+    """A MatMul of `data()`, which is written only where the weight fits."""
     if scale is None or array_of(weight) is None:
         raise NotLiftableError("its weight is computed while the model runs")
     operand = rewriter.dequantize(
         node, weight, scale, zero_point, _channel_axis("MatMul", weight, scale)
     )
     output = node.outputs[0]
-    new = ir.node("MatMul", [data, operand])
+    new = ir.node("MatMul", [data(), operand])
     name = node.name or ""
     plain = name.removesuffix("_quant")
     new.name = name if plain == name else rewriter.names.fresh(plain)
@@ -241,4 +238,3 @@ def _matmul(
         rewriter.graph.insert_before(node, added)
     output.replace_all_uses_with(result, replace_graph_outputs=True)
     rewriter.graph.remove(node, safe=True)
-    return new.name or ""

@@ -12,6 +12,7 @@ from studio.graph.model import Change, ModelGraph
 from studio.graph.prepare.dead_code import remove_dead_code
 from studio.graph.prepare.names import fill_names
 from studio.graph.prepare.shapes import infer_shapes
+from studio.graph.quantized.casts import express_casts, is_rounding_cast
 from studio.graph.quantized.dynamic import DYNAMIC_OPS, lift_dynamic
 from studio.graph.quantized.found import NotLiftableError
 from studio.graph.quantized.moving import express_moving
@@ -46,7 +47,7 @@ def express_as_qdq(graph: ModelGraph) -> ModelGraph:
     """`graph` with its QLinear, integer and MatMulNBits operators in float between Q and DQ.
 
     Scales and zero points are those of the file; activations that the file quantizes at run time
-    (DynamicQuantizeLinear) become float, with a warning. Raises ModelError that names the operators
+    are between DynamicQuantizeLinear and DQ. Raises ModelError that names the operators
     which cannot be written so, with the reason. A graph without any is returned as it is.
     """
     if not any(_concerned(node) for node in graph.ir.graph):
@@ -77,6 +78,7 @@ def express_as_qdq(graph: ModelGraph) -> ModelGraph:
         expressed[node.op_type] = expressed.get(node.op_type, 0) + 1
     express_moving(model.graph, names)
     blocks = express_matmul_nbits(model.graph, names)
+    express_casts(model.graph, names)
     remove_dead_code(model)
     _refuse(graph, model, problems)
     infer_shapes(model)
@@ -95,6 +97,7 @@ def _concerned(node: ir.Node) -> bool:
         or node.op_type in DYNAMIC_OPS
         or node.op_type in REFUSED
         or node.op_type in ("MatMulNBits", "QuantizeLinear", "DequantizeLinear")
+        or is_rounding_cast(node)
     )
 
 

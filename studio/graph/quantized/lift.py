@@ -72,10 +72,12 @@ def lift_quantization(graph: ModelGraph) -> ModelGraph:
 
 def _summary(model: ir.Model, found: dict[str, FoundQuantization]) -> str:
     constants = sum(name in model.graph.initializers for name in found)
+    ranged = sum(record.dynamic for record in found.values())
+    anew = f" {ranged} activations are ranged at every inference, as in the file." if ranged else ""
     return (
-        f"The model is quantized already: the encodings of {len(found) - constants} activations "
-        f"and {constants} constants were read from its QuantizeLinear and DequantizeLinear "
-        "operators, which were taken out of the graph."
+        f"The model is quantized already: the encodings of {len(found) - constants - ranged} "
+        f"activations and {constants} constants were read from its QuantizeLinear and "
+        f"DequantizeLinear operators, which were taken out of the graph.{anew}"
     )
 
 

@@ -41,6 +41,7 @@ class Rewriter:
         scale: ir.Value | None,
         zero_point: ir.Value | None,
         axis: int | None = None,
+        block_size: int | None = None,
     ) -> ir.Value:
         """Float values of the integers `value`, computed before `node`."""
         if value is None or array_of(scale) is None:
@@ -49,6 +50,8 @@ class Rewriter:
             raise NotLiftableError("its zero points are computed while the model runs")
         inputs = [value, scale] if zero_point is None else [value, scale, zero_point]
         attributes = {} if axis is None else {"axis": axis}
+        if block_size is not None:
+            attributes["block_size"] = block_size
         dq = ir.node("DequantizeLinear", inputs, attributes)
         dq.name = self.names.fresh(f"{value.name}_DequantizeLinear")
         bits = node.metadata_props.get(WEIGHT_BITS_NOTE)
@@ -99,6 +102,7 @@ class Rewriter:
         self.graph.remove(node, safe=True)
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
+        """A new initializer, under `name` where that is free."""
         return add_constant(self.graph, self.names.fresh(name), array)
 
     def _plain(self, name: str, *endings: str) -> str:

@@ -51,8 +51,9 @@ def restore_activations(graph: ir.Graph, names: Names, records: Records) -> Coun
 
 
 def _from_zero_on(record: FoundQuantization) -> bool:
-    lowest = -(2 ** (record.bits - 1)) if record.signed else 0
-    return record.axis is None and int(record.zero_point) == lowest
+    if record.axis is not None or record.dynamic or record.float_format is not None:
+        return False
+    return int(record.zero_point) == (-(2 ** (record.bits - 1)) if record.signed else 0)
 
 
 def _never_negative(value: ir.Value | None, records: Records) -> bool:

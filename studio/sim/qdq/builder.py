@@ -57,7 +57,7 @@ class Builder:
         dtype, array_type = types_of(encoding.grid, bits)
         stored = self.constant(quantized_name(name), integers.astype(array_type), dtype)
         if is_cast(encoding.grid):
-            node = ir.node("Cast", [stored], {"to": FLOAT.value}, name=f"{name}_Cast")
+            node = _cast(stored, FLOAT, f"{name}_Cast")
         else:
             scale, zero_point = self._parameters(name, encoding, bits)
             inputs = [stored, scale] if zero_point is None else [stored, scale, zero_point]
@@ -72,8 +72,8 @@ class Builder:
         name = value.name or ""
         dtype, _ = types_of(encoding.grid, bits)
         if is_cast(encoding.grid):
-            first = ir.node("Cast", [value], {"to": dtype.value}, name=f"{name}_Cast")
-            second = ir.node("Cast", [first.outputs[0]], {"to": FLOAT.value}, name=f"{name}_Cast_1")
+            first = _cast(value, dtype, f"{name}_Cast")
+            second = _cast(first.outputs[0], FLOAT, f"{name}_Cast_1")
         else:
             scale, zero_point = self._parameters(name, encoding, bits)
             others = [scale] if zero_point is None else [scale, zero_point]
@@ -133,10 +133,8 @@ class Builder:
 
         result = value
         if is_cast(grid):
-            to = ir.node("Cast", [result], {"to": dtype.value}, name=f"{name}_Cast")
-            result = add(to, dtype, quantized_name(name))
-            back = ir.node("Cast", [result], {"to": FLOAT.value}, name=f"{name}_Cast_1")
-            result = add(back, FLOAT, "")
+            result = add(_cast(result, dtype, f"{name}_Cast"), dtype, quantized_name(name))
+            result = add(_cast(result, FLOAT, f"{name}_Cast_1"), FLOAT, "")
         elif as_operators and isinstance(grid, FloatGrid) and grid.bits == 4:
             scale, _ = self._parameters(name, encoding, bits)
             new = float4_nodes(self.constant, value, scale, encoding)
@@ -230,10 +228,23 @@ class Builder:
         for node in list(self.graph):
             if BRANCH in node.metadata_props and not node.outputs[0].is_graph_output():
                 source = node.inputs[0]
-                readers = [use.node.op_type for use in node.outputs[0].uses()]
-                if source is not None and "QuantizeLinear" in readers:
+                readers = [use.node for use in node.outputs[0].uses()]
+                if source is not None and any(map(_rounds, readers)):
                     bypass(node, source)
         self.graph.sort()
+
+
+def _cast(value: ir.Value, to: ir.DataType, name: str) -> ir.Node:
+    """A Cast for rounding, noted as such: others are there for the type."""
+    node = ir.node("Cast", [value], {"to": to.value}, name=name)
+    node.metadata_props[BITS_NOTE] = "16"
+    return node
+
+
+def _rounds(node: ir.Node) -> bool:
+    return "QuantizeLinear" in node.op_type or (
+        node.op_type == "Cast" and BITS_NOTE in node.metadata_props
+    )
 
 
 def _note_bits(node: ir.Node, grid: Grid | FloatGrid, bits: int) -> None:

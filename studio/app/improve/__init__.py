@@ -1,0 +1,1 @@
+"""Improving the quantized model by techniques: choose one, set its options, see what it did."""

@@ -1,0 +1,1 @@
+"""How a training goes: curves while it runs, and afterwards."""
