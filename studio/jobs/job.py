@@ -75,7 +75,8 @@ class Job(Generic[Result]):
 
     @property
     def cancelling(self) -> bool:
-        return self._cancel.cancelled and self._state is JobState.RUNNING
+        """True from `cancel` on, unless the job ended otherwise before it noticed."""
+        return self._cancel.cancelled and self._state in (JobState.RUNNING, JobState.CANCELLED)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until the job ended or `timeout` seconds passed; True if it ended."""

@@ -86,6 +86,7 @@ def test_workflow_without_and_with_a_document(digits, evaluated):
         "Data",
         "Configure",
         "Calibrate",
+        "Improve",
         "Evaluate",
         "Export",
     ]
@@ -93,10 +94,12 @@ def test_workflow_without_and_with_a_document(digits, evaluated):
         StepState.NEXT,
         StepState.TO_DO,
         StepState.TO_DO,
+        StepState.TO_DO,
     ]
     steps = workflow_steps(evaluated)
-    assert steps[5].state is StepState.NEXT
-    assert "top-1" in steps[4].detail
+    assert steps[6].state is StepState.NEXT
+    assert "top-1" in steps[5].detail
+    assert (steps[4].state, steps[4].detail) == (StepState.TO_DO, "Optional")
     running = workflow_steps(digits, "Calibrating", "16 of 64")
     assert (running[3].state, running[3].detail) == (StepState.CURRENT, "16 of 64")
 

@@ -14,6 +14,8 @@ import pytest
 from report_factory import content, graph, statistics
 
 from studio.analysis.cost import LayerCost
+from studio.analysis.kernel_rules import Runs
+from studio.analysis.pair_overflow import PairOverflow
 from studio.analysis.quality import Distance, LayerQuality
 from studio.analysis.validation import (
     Finding,
@@ -26,6 +28,7 @@ from studio.exporting.report import ReportContent, report_html
 from studio.exporting.report.histograms import clipped_share
 from studio.exporting.report.scales import SQNR_STEPS, Scale, bending, sqnr_class
 from studio.exporting.report.text import points
+from studio.exporting.summary import KernelCheck, Latency, RuntimeCheck
 from studio.graph.model import Change, ModelSource
 from studio.readable import decibels, number, share, size
 from studio.sim.plan import Plan, Role, TensorPlan
@@ -406,3 +409,36 @@ def test_validation_says_what_stays_float_and_what_it_costs(complete: ReportCont
     assert "x N×3×h×w" in text
     assert "without 1 layer of unknown shape" in text
     assert "Without 2 layers of arithmetic of sizes." in text
+
+
+def test_what_runtimes_make_of_the_file(complete: ReportContent) -> None:
+    assert complete.verification is not None
+    kernels = (
+        KernelCheck("conv", Runs.INTEGER, "QLinearConv", Runs.INTEGER, "QLinearConv"),
+        KernelCheck("silu", Runs.FLOAT, "", Runs.FLOAT, "Sigmoid", "SiLU has no integer kernel"),
+        KernelCheck("add", Runs.INTEGER, "QLinearAdd", Runs.FLOAT, "Add", "int8 activations"),
+    )
+    runtimes = (
+        RuntimeCheck("OpenVINO", "2026.4", 8, Distance(41.25, 0.9999)),
+        RuntimeCheck("TensorRT", problem="not installed", command="trtexec --onnx=model.onnx"),
+    )
+    verification = replace(
+        complete.verification,
+        kernels=kernels,
+        latency=Latency(4.0, 1.0, 30, 8),
+        other_runtimes=runtimes,
+        pair_overflows=(PairOverflow("conv", 40000, 0.25, 1, 4),),
+    )
+    html = report_html(replace(complete, verification=verification))
+    for text in (
+        "1 layer integer, 2 layers float",
+        "SiLU has no integer kernel",
+        "forecast: integer (QLinearAdd). int8 activations",
+        "1.00 ms quantized, 4.00 ms float: ratio 0.25",
+        "SQNR 41.2 dB on 8 samples",
+        "trtexec --onnx=model.onnx",
+        "1 layer may saturate",
+    ):
+        assert text in html
+    silent = report_html(replace(complete, verification=complete.verification))
+    assert "Which kernels run was not looked at." in silent

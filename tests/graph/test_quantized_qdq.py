@@ -21,7 +21,7 @@ from quantized_models import (
 from studio.graph.model import ModelGraph
 from studio.graph.open import open_model
 
-S, Z = np.float32(0.05), np.uint8(100)
+S, Z, NONE = np.float32(0.05), np.uint8(100), np.int8(0)
 
 
 def opened(model: onnx.ModelProto, folder: Path) -> ModelGraph:
@@ -328,45 +328,112 @@ def test_what_is_no_pair_stays_and_is_named(tmp_path: Path, reason: str) -> None
     assert any(reason in warning and "Linear" in warning for warning in graph.warnings)
 
 
-def test_8_bit_floats_become_float_constants_with_a_word_about_it(tmp_path: Path) -> None:
-    values = np.linspace(-2, 2, 24, dtype=np.float32).reshape(6, 4)
-    stored = values.astype(ml_dtypes.float8_e4m3fn)
-    tensor = onnx.helper.make_tensor(
-        "", TensorProto.FLOAT8E4M3FN, (6, 4), stored.tobytes(), raw=True
-    )
-    model = model_of(
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz"])
+def test_8_bit_floats_are_numbers_of_their_format(tmp_path: Path, kind: str) -> None:
+    stored = np.linspace(-2, 2, 24, dtype=np.float32).reshape(6, 4).astype(getattr(ml_dtypes, kind))
+    graph = opened(float8_model(stored, kind), tmp_path)
+    assert ops(graph) == ["MatMul"]
+    np.testing.assert_array_equal(graph.constant("w"), stored.astype(np.float32) * 0.3)
+    record = graph.found["w"]
+    assert record.float_format == kind.replace("_", "")
+    assert (record.bits, record.axis, record.scale) == (8, None, np.float32(0.3))
+    assert not graph.warnings
+
+
+def test_infinite_8_bit_floats_become_float_with_a_word_about_it(tmp_path: Path) -> None:
+    stored = np.full((6, 4), np.inf, ml_dtypes.float8_e5m2)
+    graph = opened(float8_model(stored, "float8_e5m2"), tmp_path)
+    assert np.isinf(graph.constant("w")).all()
+    assert not graph.found
+    assert any("not what rounding gives" in warning for warning in graph.warnings)
+
+
+def float8_model(stored: np.ndarray, kind: str) -> onnx.ModelProto:
+    proto_type = TensorProto.DataType.Value(kind.replace("_", "").upper())
+    tensor = onnx.helper.make_tensor("", proto_type, (6, 4), stored.tobytes(), raw=True)
+    return model_of(
         """(float[n, 6] x) => (float[n, 4] y) {
             w = DequantizeLinear(w_quantized, s)
             y = MatMul(x, w)
         }""",
-        {"w_quantized": tensor, "s": np.float32(0.25)},
+        {"w_quantized": tensor, "s": np.float32(0.3)},
     )
-    graph = opened(model, tmp_path)
-    assert ops(graph) == ["MatMul"]
-    np.testing.assert_array_equal(graph.constant("w"), stored.astype(np.float32) * 0.25)
-    assert not graph.found
-    assert any("float8e4m3fn" in warning for warning in graph.warnings)
 
 
-def test_blocks_of_weights_become_float_with_a_word_about_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_weights_in_blocks(tmp_path: Path, turned: bool) -> None:
+    """Blocks of 4 along a side of 10, with or without a Transpose behind them."""
     rng = np.random.default_rng(0)
     integers = rng.integers(-8, 7, (10, 4))
+    zero_points = rng.integers(-8, 7, (3, 4))
+    scale = rng.uniform(0.1, 0.2, (3, 4)).astype(np.float32)
     model = model_of(
-        """(float[n, 10] x) => (float[n, 4] y, float[10, 4] seen) {
-            w = DequantizeLinear<axis = 0, block_size = 4>(w_quantized, s)
-            seen = Identity(w)
-            y = MatMul(x, w)
-        }""",
+        f"""(float[n, {4 if turned else 10}] x) => (float[n, k] y, float[k, l] seen) {{
+            w = DequantizeLinear<axis = -2, block_size = 4>(w_quantized, s, z)
+            v = {"Transpose<perm = [1, 0]>" if turned else "Identity"}(w)
+            seen = Neg(v)
+            y = MatMul(x, v)
+        }}""",
         {
             "w_quantized": packed(integers, TensorProto.INT4),
-            "s": rng.uniform(0.1, 0.2, (3, 4)).astype(np.float32),
+            "s": scale,
+            "z": packed(zero_points, TensorProto.INT4),
         },
     )
-    expected = run(model, {"x": np.zeros((1, 10), np.float32)})[1]
+    expected = run(model, {"x": np.zeros((1, 4 if turned else 10), np.float32)})[1]
     graph = opened(model, tmp_path)
-    np.testing.assert_array_equal(graph.constant("w"), expected)
+    ((name, record),) = graph.found.items()
+    np.testing.assert_array_equal(-graph.constant(name), expected)
+    assert (record.axis, record.block_size, record.bits) == (1 if turned else 0, 4, 4)
+    np.testing.assert_array_equal(record.scale, scale.T if turned else scale)
+    np.testing.assert_array_equal(record.zero_point, zero_points.T if turned else zero_points)
+    assert not graph.warnings
+
+
+def test_scales_that_fit_no_blocks_are_named(tmp_path: Path) -> None:
+    model = model_of(
+        """(float[n, 10] x) => (float[n, 4] y) {
+            w = DequantizeLinear<axis = 0, block_size = 4>(w_quantized, s)
+            y = MatMul(x, w)
+        }""",
+        {"w_quantized": np.ones((10, 4), np.int8), "s": np.ones((5, 4), np.float32)},
+    )
+    graph = opened(model, tmp_path)
     assert not graph.found
-    assert any("blocks" in warning for warning in graph.warnings)
+    assert any("[5, 4] do not fit" in warning for warning in graph.warnings)
+
+
+def test_a_strict_grid_from_the_clip_between_the_pair(tmp_path: Path) -> None:
+    model = model_of(
+        """(float[n, 4] x) => (float[n, 4] y) {
+            q = QuantizeLinear(x, s, z)
+            c = Clip(q, low, high)
+            d = DequantizeLinear(c, s, z)
+            y = Neg(d)
+        }""",
+        {"s": S, "z": NONE, "low": np.int8(-127), "high": np.int8(127)},
+    )
+    graph = opened(model, tmp_path)
+    assert ops(graph) == ["Neg"]
+    assert (graph.found["x"].bits, graph.found["x"].strict) == (8, True)
+
+
+def test_ranges_taken_at_every_inference(tmp_path: Path) -> None:
+    model = model_of(
+        """(float[n, 4] x) => (float[n, 4] y) {
+            a = Relu(x)
+            q, s, z = DynamicQuantizeLinear(a)
+            d = DequantizeLinear(q, s, z)
+            m = Neg(d)
+            y = Add(m, a)
+        }""",
+        {},
+    )
+    graph = opened(model, tmp_path)
+    assert ops(graph) == ["Relu", "Identity", "Neg", "Add"]
+    ((name, record),) = graph.found.items()
+    assert graph.node("Neg3").inputs[0].name == name
+    assert record.dynamic
 
 
 def test_a_float_model_has_nothing_found(tmp_path: Path) -> None:

@@ -137,12 +137,14 @@ class OverridesDialog(QDialog):
 
     def _add_row(self, pattern: str, words: str) -> int:
         row = self.table.rowCount()
+        self.table.blockSignals(True)  # until the row is whole
         self.table.insertRow(row)
         for column, shown in enumerate((pattern, words, "")):
             item = QTableWidgetItem(shown)
             if column == len(TITLES) - 1:
                 item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
             self.table.setItem(row, column, item)
+        self.table.blockSignals(False)
         return row
 
     def entry(self, row: int) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from studio.app.widgets import fit_list, label, line
 if TYPE_CHECKING:
     from studio.techniques.technique import Options, Technique
 
-LIST_WIDTH, FORM_WIDTH, APPLIED_WIDTH = 210, 590, 290
+LIST_WIDTH, FORM_WIDTH, APPLIED_WIDTH = 228, 584, 278
 LIST_HEIGHT = 520
 KEPT = "Checkpoints are kept in {}: a training that is cut off can go on."
 NOT_KEPT = "Save the project, and checkpoints are kept beside it: a cut-off training can go on."
@@ -88,10 +88,10 @@ class ImprovePanel(QWidget):
     def _build(self) -> None:
         left = QWidget()
         column = QVBoxLayout(left)
-        column.setContentsMargins(8, 12, 8, 8)
+        column.setContentsMargins(6, 12, 6, 8)
         column.setSpacing(6)
         caption = label("TECHNIQUES", "caption")
-        caption.setContentsMargins(8, 0, 0, 0)
+        caption.setContentsMargins(10, 0, 0, 0)
         column.addWidget(caption)
         column.addWidget(self.list)
         column.addStretch(1)

@@ -11,6 +11,11 @@ from studio.exporting.report.histograms import SHOWN, histogram_grid
 from studio.exporting.report.layer_table import layer_table
 from studio.exporting.report.markup import Markup, facts, join, note, section, tag
 from studio.exporting.report.range_chart import range_chart
+from studio.exporting.report.runtime_tables import (
+    kernel_table,
+    latency_note,
+    other_runtimes_table,
+)
 from studio.exporting.report.sqnr_chart import sqnr_chart
 from studio.exporting.report.tables import (
     accuracy_table,
@@ -177,6 +182,12 @@ def _verification(content: ReportContent) -> Markup:
         note("Float sums are added in another order, which flips single steps, and the flips add "
              "up: the end-to-end figures are not expected to be exact."),
         end_to_end_table(verification),
+        tag("h3", "Kernels of onnxruntime"),
+        kernel_table(verification),
+        tag("h3", "Speed"),
+        latency_note(verification),
+        tag("h3", "Other runtimes"),
+        other_runtimes_table(verification),
         tag("h3", "Layer by layer on equal inputs"),
         check_table(content, verification),
     ])  # fmt: skip

@@ -103,8 +103,10 @@ def _floats(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64] | None]:
     """Float values of stored `numbers`, and the integers where rounding would not give them back.
 
-    Raises NotLiftableError where it would not give floating-point numbers back: infinity.
+    Raises NotLiftableError where it would not give floating-point numbers back (infinity), and
+    for scales that do not fit.
     """
+    _check_fit(parameters, numbers.shape)
     if parameters.float_format is not None:
         floats = dequantize(numbers, parameters)
         again = quantize(floats, parameters).astype(np.float32)
@@ -134,6 +136,7 @@ def _from_pair(
         return None
     try:
         parameters, before = read_parameters(node), read_parameters(quantize_node)
+        _check_fit(parameters, floats.shape)
     except NotLiftableError:
         return None
     if parameters.key != before.key:
@@ -146,6 +149,18 @@ def _from_pair(
         records[value] = parameters.found(int(node.metadata_props.get(BITS_NOTE, 0)) or None)
         known[key] = value
     return known[key]
+
+
+def _check_fit(parameters: Parameters, shape: tuple[int, ...]) -> None:
+    """NotLiftableError if the scales are not for a constant of `shape`, whatever the file claims
+    that to be."""
+    try:
+        spread = _spread(parameters.scale, parameters.axis, parameters.block_size, shape)
+        fits = np.broadcast_shapes(spread.shape, shape) == shape
+    except (IndexError, ValueError):
+        fits = False
+    if not fits:
+        raise NotLiftableError("its scales do not fit its numbers")
 
 
 def dequantize(numbers: npt.NDArray, parameters: Parameters) -> npt.NDArray[np.float32]:

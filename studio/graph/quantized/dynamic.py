@@ -29,6 +29,8 @@ DYNAMIC_OPS = frozenset(
     ]
 )
 
+MISFIT = "its operands do not fit together"
+
 Problems = dict[tuple[str, str], list[str]]
 
 
@@ -64,6 +66,12 @@ def lift_dynamic(graph: ir.Graph, names: Names, problems: Problems) -> Expressed
             rule(rewriter, node)
         except NotLiftableError as problem:
             problems.setdefault((op, str(problem)), []).append(name)
+            continue
+        except (
+            IndexError,
+            ValueError,
+        ):  # operands missing, or of shapes that contradict each other
+            problems.setdefault((op, MISFIT), []).append(name)
             continue
         result.count(op)
         recurrent += [name.removesuffix("_quant")] if op == "DynamicQuantizeLSTM" else []

@@ -13,13 +13,11 @@ from studio.graph.prepare.dead_code import remove_dead_code
 from studio.graph.prepare.names import fill_names
 from studio.graph.prepare.shapes import infer_shapes
 from studio.graph.quantized.casts import express_casts, is_rounding_cast
-from studio.graph.quantized.dynamic import DYNAMIC_OPS, lift_dynamic
+from studio.graph.quantized.dynamic import DYNAMIC_OPS, MISFIT, lift_dynamic
 from studio.graph.quantized.found import NotLiftableError
 from studio.graph.quantized.moving import express_moving
 from studio.graph.quantized.qlinear import RULES, Rewriter
 from studio.graph.quantized.weight_blocks import express_matmul_nbits
-
-MISFIT = "its operands do not fit together"
 
 REFUSED = frozenset(
     [

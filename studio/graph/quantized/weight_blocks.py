@@ -116,18 +116,24 @@ def _read(node: ir.Node) -> _Blocks | None:
         return None
     depth, columns = int_attribute(node, "K", 0), int_attribute(node, "N", 0)
     bits, block = int_attribute(node, "bits", 4), int_attribute(node, "block_size", 0)
-    if bits not in (2, 4, 8) or block < 1:
+    if bits not in (2, 4, 8) or block < 1 or depth < 1 or columns < 1:
         return None
     blocks = -(-depth // block)
-    integers = _unpacked(packed.reshape(columns, -1), bits)
-    if integers.shape[1] < blocks * block or scales.size != columns * blocks:
+    if packed.dtype != np.uint8 or packed.size * 8 != columns * blocks * block * bits:
         return None
+    if scales.size != columns * blocks:
+        return None
+    integers = _unpacked(packed.reshape(columns, -1), bits)
     if zero_points is None:
         zeros: npt.NDArray = np.full((columns, blocks), 2 ** (bits - 1))
     elif zero_points.dtype == np.uint8:
+        if zero_points.size != columns * -(-blocks * bits // 8):
+            return None
         zeros = _unpacked(zero_points.reshape(columns, -1), bits)[:, :blocks]
-    else:
+    elif zero_points.size == columns * blocks:
         zeros = zero_points.reshape(columns, blocks)
+    else:
+        return None
     stored = node.inputs[1]
     assert stored is not None
     weight, scale, zero_point = (
