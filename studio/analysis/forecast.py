@@ -121,7 +121,12 @@ def _kernel(graph: ModelGraph, target: Target, layer: Layer, rounded: Rounded) -
                 return Kernel(Runs.FLOAT, name, text)
     if target.export.contrib_ops:  # only onnxruntime runs those
         return onnxruntime_kernel(graph, layer, rounded)
-    for value in (*read, made):
+    at_inputs = target.quantized_inputs
+    shortcut = at_inputs is not None and at_inputs.residual_add and name == "Add"
+    if shortcut and any(not rounded.why_float(value.name or "", layer) for value in read):
+        return Kernel(Runs.ABSORBED, name)  # added by the convolution before it
+    # Where operators are rounded at their inputs, whoever reads a result rounds it.
+    for value in read if at_inputs is not None else (*read, made):
         why = rounded.why_float(value.name or "", layer)
         if why:
             return Kernel(Runs.FLOAT, name, why)

@@ -43,8 +43,7 @@ def forecast_rows(forecast: Forecast, document: Document | None = None) -> list[
 
 def _row(layer: LayerForecast, check: KernelCheck | None) -> Row:
     runs = layer.runs.value
-    parts = [layer.reason, layer.hint, layer.warning]
-    why = " ".join(f"{part[0].upper()}{part[1:].rstrip('.')}." for part in parts if part)
+    why = text.sentences(layer.reason, layer.hint, layer.warning)
     after = ""
     if check is not None:
         ran = f"{check.kernel or 'nothing'} ({RUNS[check.runs.value]})"

@@ -336,6 +336,6 @@ def _tip(
     if len(parts) == 1 and parts[0].note:
         lines.append(parts[0].note)
     for row in forecasts if len(parts) == 1 else ():
-        words = ". ".join(part.rstrip(".") for part in (row.reason, row.hint, row.warning) if part)
+        words = text.sentences(row.reason, row.hint, row.warning)
         lines.append(f"Runs in {row.runs.value}" + (f": {words}" if words else ""))
     return "\n".join(lines)

@@ -33,4 +33,5 @@ QTableView[role="small"]::item, QTableView[role="small"]::item:focus {{ padding:
 QTableView[role="small"] QHeaderView::section {{ padding: 3px 4px; }}
 #offer {{ background: {theme.accent_soft}; border-radius: 6px; }}
 QComboBox[role="changed"] {{ font-weight: 700; color: {theme.link}; }}
+QComboBox[role="changed"]:disabled {{ color: {theme.disabled}; }}
 """

@@ -13,6 +13,7 @@ __all__ = [
     "percent",
     "plural",
     "progress",
+    "sentences",
     "share",
     "size",
     "span",
@@ -43,6 +44,12 @@ def progress(done: int, total: int, detail: str) -> str:
     """`48 of 64 · batch 3`; counts of a few stages say nothing and are left out."""
     counted = f"{done} of {total}" if total > 5 and " of " not in detail else ""
     return " · ".join(part for part in (counted, detail) if part)
+
+
+def sentences(*parts: str) -> str:
+    """The parts that are not empty, each with a full stop. They may begin with a name, so that
+    nothing is capitalised."""
+    return " ".join(f"{part.rstrip('.')}." for part in parts if part)
 
 
 def unbroken(*parts: str) -> str:

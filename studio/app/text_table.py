@@ -50,12 +50,6 @@ class TextModel(QAbstractTableModel):
         self._titles = tuple(titles)
         self.rows: tuple[Row, ...] = ()
 
-    def set_titles(self, titles: Sequence[str]) -> None:
-        """Other names for the same number of columns."""
-        self._titles = tuple(titles)
-        last = len(self._titles) - 1
-        self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, last)
-
     def set_rows(self, rows: Sequence[Row]) -> None:
         if tuple(rows) != self.rows:
             self.beginResetModel()

@@ -297,6 +297,7 @@ def _config(options: argparse.Namespace) -> QuantConfig:
         "weight_bits": options.weight_bits,
         "act_bits": options.act_bits,
         "act_observer": options.observer,
+        "act_percentile": options.percentile,
         "weight_observer": options.weight_observer,
         "weight_per_channel": False if options.per_tensor else None,
     }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import typing
 from pathlib import Path
 
 from studio import __version__
 from studio.cli import commands
 from studio.cli.export_options import add_export
+from studio.sim.config import ObserverName
 
 COMMANDS = (
     "inspect",
@@ -275,10 +277,12 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
         metavar="LAYER:key=value",
         help="setting of one layer or pattern, e.g. 'features.*:weight_bits=4'",
     )
+    observers = typing.get_args(ObserverName)
+    parser.add_argument("--observer", choices=observers, help="calibration method of activations")
     parser.add_argument(
-        "--observer", choices=("minmax", "mse"), help="calibration method of activations"
+        "--percentile", type=float, metavar="P", help="percent of values that 'percentile' keeps"
     )
-    parser.add_argument("--weight-observer", choices=("minmax", "mse"), help="range of weights")
+    parser.add_argument("--weight-observer", choices=observers, help="range of weights")
     parser.add_argument("--per-tensor", action="store_true", help="one scale for each weight")
     parser.add_argument(
         "--requantize",

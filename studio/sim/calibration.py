@@ -146,6 +146,8 @@ def collect_statistics(
     of all, the others than the first with the very first batch of all before them. All get the
     statistics that one process alone would collect.
     """
+    if not tensors:
+        return {}
     if weights:
         graph = _with_constants(graph, weights)
     per_sample = min(max(COUNTED // max(total, 1), COUNTED_PER_SAMPLE[0]), COUNTED_PER_SAMPLE[1])

@@ -74,6 +74,29 @@ def evaluated(calibrated):  # type: ignore[no-untyped-def]
     return steps.evaluate(calibrated)
 
 
+@pytest.fixture(scope="session")
+def coarse(digits):  # type: ignore[no-untyped-def]
+    """The bundled example with 2-bit weights and 4-bit activations, calibrated."""
+    from studio.project import steps
+
+    defaults = digits.config.defaults.model_copy(update={"weight_bits": 2, "act_bits": 4})
+    config = digits.config.model_copy(update={"defaults": defaults})
+    return steps.calibrate(digits.with_config(config))
+
+
+@pytest.fixture
+def improve_panel(window, coarse):  # type: ignore[no-untyped-def]
+    """The Improve panel in front of the coarse model, its form set to a short training."""
+    from window_helpers import FAST_TRAINING
+
+    window.session.show(coarse)
+    window.actions_table["improve"].trigger()
+    result = window.workspace.improve
+    assert result.isVisible()
+    result.form.show_values(FAST_TRAINING)
+    return result
+
+
 @pytest.fixture
 def view_settings(tmp_path):  # type: ignore[no-untyped-def]
     """Settings of the window in a file of their own."""

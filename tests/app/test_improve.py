@@ -8,45 +8,14 @@ from typing import Literal
 
 import pytest
 from pydantic import Field
-from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QComboBox, QLineEdit, QSpinBox
-from window_helpers import idle
+from window_helpers import FAST_TRAINING, idle, press
 
 from studio.app.improve import run
 from studio.app.improve.form import OptionsForm
 from studio.app.workflow import StepState
 from studio.jobs.events import CancelToken, TrainingStep
 from studio.techniques.technique import Options, Outcome, Row
-
-FAST = {"epochs": 3, "batch_size": 40, "learning_rate": 0.01, "range_learning_rate": 1e-3}
-
-
-@pytest.fixture(scope="session")
-def coarse(digits):
-    """The bundled example with 2-bit weights and 4-bit activations, calibrated."""
-    from studio.project import steps
-
-    defaults = digits.config.defaults.model_copy(update={"weight_bits": 2, "act_bits": 4})
-    config = digits.config.model_copy(update={"defaults": defaults})
-    return steps.calibrate(digits.with_config(config))
-
-
-@pytest.fixture
-def panel(window, coarse):
-    """The Improve panel in front of the coarse model, its form set to a short training."""
-    window.session.show(coarse)
-    window.actions_table["improve"].trigger()
-    result = window.workspace.improve
-    assert result.isVisible()
-    result.form.show_values(FAST)
-    return result
-
-
-def press(qtbot, button):
-    assert button.isVisible()
-    assert button.isEnabled()
-    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-
 
 # -- the form ----------------------------------------------------------------------------------
 
@@ -116,19 +85,19 @@ def test_no_digit_of_an_option_is_lost(qtbot):
     assert form.options() == values
 
 
-def test_a_bad_value_is_named_at_its_field(panel, qtbot):
-    form = panel.form
-    assert panel.apply.isEnabled()
+def test_a_bad_value_is_named_at_its_field(improve_panel, qtbot):
+    form = improve_panel.form
+    assert improve_panel.apply.isEnabled()
     form.fields["learning_rate"].input.setText("-1")
     assert form.fields["learning_rate"].problem.isVisible()
     assert form.fields["learning_rate"].problem.text() == "Should be greater than 0."
     assert not form.fields["epochs"].problem.isVisible()
-    assert not panel.apply.isEnabled()
-    assert "red" in panel.reason.text()
+    assert not improve_panel.apply.isEnabled()
+    assert "red" in improve_panel.reason.text()
     form.fields["learning_rate"].input.setText("fast")
     assert "valid number" in form.fields["learning_rate"].problem.text()
     form.fields["learning_rate"].input.setText("")
-    assert panel.apply.isEnabled()
+    assert improve_panel.apply.isEnabled()
     form.fields["bits_first"].input.setText("4, 6")
     assert form.fields["bits_first"].problem.text() == "Bits_first must fall."
     form.fields["bits_first"].input.setText("")
@@ -151,39 +120,39 @@ def test_what_is_missing_is_said(window, digits, qtbot):
 # -- applying ----------------------------------------------------------------------------------
 
 
-def test_applied_listed_and_undone(panel, window, coarse, qtbot):
+def test_applied_listed_and_undone(improve_panel, window, coarse, qtbot):
     session = window.session
     weight = next(layer.weights[0] for layer in coarse.plan.layers if layer.weights)
-    assert panel.applied.empty.isVisible()
-    press(qtbot, panel.apply)
+    assert improve_panel.applied.empty.isVisible()
+    press(qtbot, improve_panel.apply)
     button = window.workspace.workflow.buttons[4]
     assert button.step.state is StepState.CURRENT
-    assert not panel.apply.isEnabled()
+    assert not improve_panel.apply.isEnabled()
     qtbot.waitUntil(idle(window), timeout=60000)
     window.actions_table["improve"].trigger()
-    assert panel.applied.list.count() == 1
-    assert panel.applied.list.item(0).text() == "1  Quantization-aware training"
-    assert panel.applied.summary.text().startswith("Top-1 ")
-    assert "epochs 3" in panel.applied.options.text()
-    assert panel.applied.curves.isVisible()
+    assert improve_panel.applied.list.count() == 1
+    assert improve_panel.applied.list.item(0).text() == "1  Quantization-aware training"
+    assert improve_panel.applied.summary.text().startswith("Top-1 ")
+    assert "epochs 3" in improve_panel.applied.options.text()
+    assert improve_panel.applied.curves.isVisible()
     assert (button.step.state, button.step.detail) == (StepState.DONE, "1 technique applied")
     assert (session.document.graph.constant(weight) != coarse.graph.constant(weight)).any()
     assert session.undo_stack.undoText() == "Improve by quantization-aware training"
     assert window.status.title.text().startswith("Improved by quantization-aware training")
     window.actions_table["undo"].trigger()
     assert session.document.graph is coarse.graph
-    assert panel.applied.list.count() == 0
-    assert panel.applied.empty.isVisible()
+    assert improve_panel.applied.list.count() == 0
+    assert improve_panel.applied.empty.isVisible()
     window.actions_table["redo"].trigger()
-    assert panel.applied.list.count() == 1
-    press(qtbot, panel.applied.curves)
+    assert improve_panel.applied.list.count() == 1
+    press(qtbot, improve_panel.applied.curves)
     assert window.workspace.training.loss.points > 10
 
 
-def test_the_report_of_layers(panel, window, coarse, qtbot, monkeypatch):
+def test_the_report_of_layers(improve_panel, window, coarse, qtbot, monkeypatch):
     """What a technique says of layers is a table; a row chooses its layer."""
     rows = (Row("down.conv", "scaled", 10.5, 21.25), Row("stem.conv", "left alone"))
-    first = panel._techniques[0]
+    first = improve_panel._techniques[0]
     known = {first.name: first}
 
     def apply(model, samples, options, emit, cancel):
@@ -195,19 +164,14 @@ def test_the_report_of_layers(panel, window, coarse, qtbot, monkeypatch):
 
     known[first.name] = replace(first, load=lambda: apply)
     monkeypatch.setattr(techniques, "TECHNIQUES", known)
-    press(qtbot, panel.apply)
+    press(qtbot, improve_panel.apply)
     qtbot.waitUntil(idle(window), timeout=30000)
-    applied = panel.applied
+    applied = improve_panel.applied
     assert applied.summary.text() == "2 layers looked at."
     assert not applied.curves.isVisible()
     model = applied.table.model
-    assert [model.headerData(i, Qt.Orientation.Horizontal) for i in range(4)] == [
-        "Layer",
-        "What",
-        "Before, SQNR in dB",
-        "After, SQNR in dB",
-    ]
-    assert model.rows[0].cells == ("down.conv", "scaled", "10.5", "21.25")
+    assert applied.measure.text() == "Before and after: SQNR in dB."
+    assert model.rows[0].cells == ("down.conv", "scaled", "10.50", "21.25")
     assert model.rows[1].cells == ("stem.conv", "left alone", "", "")
     applied.table.table.selectRow(0)
     assert window.session.current == "down.conv"
@@ -240,7 +204,7 @@ def project(coarse, tmp_path):
     document = load_project(tmp_path / "mine.qstudio")
     folder = run.checkpoint_folder(document)
     assert folder == tmp_path / "mine.training"
-    cut_off(document, {**FAST, "seed": 5, "checkpoints": str(folder)}, 20)
+    cut_off(document, {**FAST_TRAINING, "seed": 5, "checkpoints": str(folder)}, 20)
     return document
 
 
@@ -271,7 +235,7 @@ def test_start_anew(window, project, qtbot):
     window.session.show(project)
     panel = window.workspace.improve
     qtbot.waitUntil(lambda: panel.banner.isVisible(), timeout=10000)
-    panel.form.show_values({**FAST, "seed": 5})
+    panel.form.show_values({**FAST_TRAINING, "seed": 5})
     steps = []
     window.session.events.connect(
         lambda events: steps.extend(e.step for e in events if isinstance(e, TrainingStep))

@@ -7,8 +7,7 @@ import threading
 import numpy as np
 import pytest
 from PySide6.QtCore import QPointF, Qt
-from test_improve import FAST, coarse, panel, press  # noqa: F401
-from window_helpers import idle
+from window_helpers import FAST_TRAINING, idle, press
 
 from studio.app.plots.curves import ResultPlot
 from studio.app.theme import LIGHT, apply_theme
@@ -50,7 +49,7 @@ def scripted(monkeypatch):
     return result
 
 
-def test_empty_pane_says_what_to_do(window, coarse, qtbot):  # noqa: F811
+def test_empty_pane_says_what_to_do(window, coarse, qtbot):
     window.session.show(coarse)
     window.actions_table["training"].trigger()
     pane = window.workspace.training
@@ -60,9 +59,9 @@ def test_empty_pane_says_what_to_do(window, coarse, qtbot):  # noqa: F811
     assert window.workspace.improve.isVisible()
 
 
-def test_what_a_running_training_shows(panel, window, scripted, qtbot):  # noqa: F811
+def test_what_a_running_training_shows(improve_panel, window, scripted, qtbot):
     pane = window.workspace.training
-    press(qtbot, panel.apply)
+    press(qtbot, improve_panel.apply)
     qtbot.waitUntil(lambda: pane.isVisible() and pane.drift.curves == 2, timeout=20000)
     qtbot.waitUntil(lambda: pane.loss.points == 10)
     assert pane.title.text() == "Training"
@@ -106,13 +105,13 @@ def test_what_a_running_training_shows(panel, window, scripted, qtbot):  # noqa:
 
 
 def test_a_cancelled_training_leaves_its_curves_until_the_next_edit(
-    panel,  # noqa: F811
+    improve_panel,
     window,
     scripted,
     qtbot,
 ):
     pane = window.workspace.training
-    press(qtbot, panel.apply)
+    press(qtbot, improve_panel.apply)
     qtbot.waitUntil(lambda: pane.loss.points == 10, timeout=20000)
     press(qtbot, pane.cancel)
     qtbot.waitUntil(idle(window), timeout=20000)
@@ -124,10 +123,10 @@ def test_a_cancelled_training_leaves_its_curves_until_the_next_edit(
     assert pane.empty.isVisible()
 
 
-def test_a_real_training_draws_every_step(panel, window, qtbot):  # noqa: F811
+def test_a_real_training_draws_every_step(improve_panel, window, qtbot):
     pane = window.workspace.training
-    panel.form.show_values({**FAST, "ranges": "fixed"})
-    press(qtbot, panel.apply)
+    improve_panel.form.show_values({**FAST_TRAINING, "ranges": "fixed"})
+    press(qtbot, improve_panel.apply)
     qtbot.waitUntil(idle(window), timeout=60000)
     qtbot.waitUntil(pane.isVisible)
     history = window.session.document.applied[-1].training
@@ -138,11 +137,11 @@ def test_a_real_training_draws_every_step(panel, window, qtbot):  # noqa: F811
     assert pane.drift.empty_text == FIXED
 
 
-def test_curves_are_saved_with_the_project(panel, window, scripted, qtbot, tmp_path):  # noqa: F811
+def test_curves_are_saved_with_the_project(improve_panel, window, scripted, qtbot, tmp_path):
     from studio.project.store import load_project
 
     scripted.go.set()
-    press(qtbot, panel.apply)
+    press(qtbot, improve_panel.apply)
     qtbot.waitUntil(idle(window), timeout=20000)
     path = tmp_path / "trained.qstudio"
     assert window.session.save(path)
@@ -155,9 +154,9 @@ def test_curves_are_saved_with_the_project(panel, window, scripted, qtbot, tmp_p
     assert window.workspace.training.loss.points == 10
 
 
-def test_a_click_on_a_range_chooses_its_layer(panel, window, scripted, qtbot):  # noqa: F811
+def test_a_click_on_a_range_chooses_its_layer(improve_panel, window, scripted, qtbot):
     pane = window.workspace.training
-    press(qtbot, panel.apply)
+    press(qtbot, improve_panel.apply)
     qtbot.waitUntil(lambda: pane.isVisible() and pane.drift.curves == 2, timeout=20000)
     layers = window.session.document.plan.tensors
     qtbot.waitUntil(lambda: len(pane.history.range_steps) == 2)

@@ -6,10 +6,18 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QWidget
 
 from studio.app.window import MainWindow
 from studio.jobs import CancelToken, Emit, Progress
+
+FAST_TRAINING = {
+    "epochs": 3,
+    "batch_size": 40,
+    "learning_rate": 0.01,
+    "range_learning_rate": 1e-3,
+}
 
 
 def visible(kind: type[QWidget]) -> Any:
@@ -18,6 +26,13 @@ def visible(kind: type[QWidget]) -> Any:
         if isinstance(widget, kind) and widget.isVisible():
             return widget
     return None
+
+
+def press(qtbot: Any, button: Any) -> None:
+    """Click a button that can be seen and used."""
+    assert button.isVisible()
+    assert button.isEnabled()
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
 
 
 def idle(window: MainWindow) -> Callable[[], bool]:

@@ -11,6 +11,7 @@ import pytest
 from forms import attention, exported, inputs_of, mlp, operators, pools, quantized, recurrent
 from sim_graphs import conv_net, graph_of
 
+from studio.errors import ModelError
 from studio.exporting.files import save_onnx
 from studio.exporting.options import ExportOptions
 from studio.graph.model import ModelGraph
@@ -152,6 +153,42 @@ def test_tensors_ranged_at_every_inference_stay_so(tmp_path: Path) -> None:
     only_here = place(graph, CONFIG.with_layers([reading.name], act_dynamic=False))
     left = {name for name, row in only_here.tensors.items() if row.dynamic}
     assert left == ranged - {*reading.inputs}
+
+
+@pytest.mark.parametrize("form", ["blocks", "MatMulNBits of 4", "fp8", "float16", "dynamic"])
+@pytest.mark.parametrize("name", ["mlp", "recurrent"])
+def test_a_damaged_file_opens_or_is_refused(tmp_path: Path, name: str, form: str) -> None:
+    """Operands missing or exchanged, constants of other shapes, types and values."""
+    numbers, options = FORMS[form]
+    plan, encodings = quantized(GRAPHS[name], CONFIG.with_defaults(**numbers))
+    whole = ir.to_proto(exported(GRAPHS[name], plan, encodings, options))
+    rng = np.random.default_rng(len(form))
+    refused = 0
+    for _ in range(20):
+        model = onnx.ModelProto()
+        model.CopyFrom(whole)
+        node = model.graph.node[rng.integers(len(model.graph.node))]
+        constant = model.graph.initializer[rng.integers(len(model.graph.initializer))]
+        array = onnx.numpy_helper.to_array(constant)
+        sizes = [item for item in node.attribute if item.type == onnx.AttributeProto.INT]
+        match rng.integers(5):
+            case 0:
+                node.input[rng.integers(len(node.input))] = rng.choice(["", constant.name])
+            case 1:
+                del node.input[-1]
+            case 2:
+                array = np.resize(array, [(), (3,), (0,), (2, 2), (1, 2, 3)][rng.integers(5)])
+            case 3 if sizes:
+                sizes[rng.integers(len(sizes))].i = int(rng.choice([-1, 0, 1, 3, 100000]))
+            case _:
+                array = array.astype(np.float32) * np.float32(rng.choice([0, -1]))
+        constant.CopyFrom(onnx.numpy_helper.from_array(array, constant.name))
+        onnx.save(model, tmp_path / "damaged.onnx")
+        try:
+            place(open_model(tmp_path / "damaged.onnx"), CONFIG)
+        except ModelError:
+            refused += 1
+    assert refused < 20
 
 
 def test_other_settings_free_weights_in_blocks(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from studio.graph.model import ModelGraph, ModelSource
 from studio.graph.prepare import prepare
 from studio.runtime.session import Optimizations, Session
 from studio.sim.config import QuantConfig
+from studio.sim.placement import place
 from studio.sim.target import load_target
 
 
@@ -244,3 +245,29 @@ def test_before_calibration_the_grid_decides(tmp_path: Path) -> None:
         plan = studio.QuantSim(graph, settings).plan
         rows = forecast(graph, plan, load_target("onnxruntime")).layers
         assert next(row for row in rows if row.title == "Conv + Relu").runs is runs
+
+
+def test_a_residual_block_is_one_integer_kernel_each_for_tensorrt() -> None:
+    """Convolutions read rounded tensors; the Add is part of the one before it."""
+    graph = graph_of(
+        """(float[n, 8, 8, 8] x) => (float[n, 8, 8, 8] y) {
+            a = Conv<pads = [1, 1, 1, 1]>(x, w1)
+            r = Relu(a)
+            b = Conv<pads = [1, 1, 1, 1]>(r, w2)
+            c = Conv<pads = [1, 1, 1, 1]>(b, w3)
+            d = Add(c, r)
+            e = Relu(d)
+            s = Sigmoid(e)
+            y = Conv<pads = [1, 1, 1, 1]>(s, w1)
+        }""",
+        w1=(8, 8, 3, 3),
+        w2=(8, 8, 3, 3),
+        w3=(8, 8, 3, 3),
+    )
+    plan = place(graph, QuantConfig(target="tensorrt"))
+    rows = {row.title: row for row in forecast(graph, plan, load_target("tensorrt")).layers}
+    assert rows["Conv + Relu"].runs is Runs.INTEGER
+    assert rows["Conv"].runs is Runs.INTEGER
+    assert rows["Add + Relu"].runs is Runs.ABSORBED
+    assert rows["Sigmoid"].runs is Runs.FLOAT
+    assert rows["Sigmoid"].reason

@@ -170,6 +170,7 @@ class ExportSummaryDialog(QDialog):
                 self._runtimes(sections, check.other_runtimes)
         layout.addWidget(self._scrolled(content), 1)
         layout.addLayout(self._buttons(summary))
+        self.open_folder.setFocus()
         # All of it where the screen allows.
         hidden = content.sizeHint().height() - self._scroll.sizeHint().height()
         room = self.screen().availableGeometry().height() - MARGIN
@@ -277,7 +278,6 @@ class ExportSummaryDialog(QDialog):
         close.setProperty("role", "primary")
         close.setDefault(True)
         close.clicked.connect(self.accept)
-        close.setFocus()
         row.addWidget(close)
         return row
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from studio.project.document import Applied, Document
 
 LIST_HEIGHT = 120
+TITLES = ("Layer", "What", "Before", "After")
 EMPTY = (
     "Nothing has been applied yet. What is applied, and what it did, is listed here; "
     "Undo takes it back."
@@ -49,11 +50,6 @@ def _words(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return str(value)
-
-
-def row_titles(measure: str) -> tuple[str, str, str, str]:
-    what = f", {measure}" if measure else ""
-    return "Layer", "What", f"Before{what}", f"After{what}"
 
 
 def report_rows(applied: Applied) -> list[Row]:
@@ -95,7 +91,8 @@ class AppliedView(QWidget):
         self.curves.setProperty("role", "chip")
         self.curves.setToolTip("Show how the training went")
         self.curves.clicked.connect(self.curves_wanted)
-        self.table = TextTable("Report", row_titles(""), (150, 150, 90), "")
+        self.measure = label("", "muted", wrap=True)
+        self.table = TextTable("Report", TITLES, (116, 90, 64), "")
         self.table.layer_chosen.connect(self.layer_chosen)
         self.report = QWidget()
         column = QVBoxLayout(self.report)
@@ -104,6 +101,7 @@ class AppliedView(QWidget):
         for widget in (line(), self.title, self.summary, self.options):
             column.addWidget(widget)
         column.addWidget(self.curves, 0, Qt.AlignmentFlag.AlignLeft)
+        column.addWidget(self.measure)
         column.addWidget(self.table, 1)
         self._rest = QWidget()
         column.addWidget(self._rest, 1)
@@ -142,7 +140,8 @@ class AppliedView(QWidget):
         self.summary.setText(f"{applied.summary[:1].upper()}{applied.summary[1:]}.")
         self.options.setText(options_text(applied))
         self.curves.setVisible(applied.training is not None)
-        self.table.model.set_titles(row_titles(applied.measure))
+        self.measure.setText(f"Before and after: {applied.measure}.")
+        self.measure.setVisible(bool(applied.rows and applied.measure))
         self.table.set_rows(report_rows(applied))
         self.table.setVisible(bool(applied.rows))
         self._rest.setVisible(not applied.rows)

@@ -132,8 +132,7 @@ def runs_in(forecast: LayerForecast | None) -> tuple[str, str]:
     runs = forecast.runs.value
     words = {"integer": "integers", "integer weights": "integer weights"}.get(runs, runs)
     where = "part of another kernel" if runs == "absorbed" else f"{words} ({forecast.kernel})"
-    parts = [forecast.reason, forecast.hint, forecast.warning]
-    return where, " ".join(f"{part[0].upper()}{part[1:].rstrip('.')}." for part in parts if part)
+    return where, text.sentences(forecast.reason, forecast.hint, forecast.warning)
 
 
 def quality_line(layer: str, sqnr: dict[str, float]) -> tuple[str, str]:

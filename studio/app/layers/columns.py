@@ -120,8 +120,9 @@ def _setting(document: Document, layer: Layer, column: Column) -> Cell:
         reason = layer.origin(keys[1] if settings_format(layer, kind) else keys[0])
         if not enabled:
             reason = f"Stays in float: {layer.origin(f'{kind}_enabled')}"
-        short = answer.removeprefix("int")
-        return Cell(short, sort, answer, True, changed=changed, reason=reason)
+        short = short_number(answer)
+        words = f"{answer}: {reason}" if enabled else reason
+        return Cell(short, sort, answer, True, changed=changed, reason=words)
     if not enabled or not answer:
         reason = "Not quantized." if not enabled else "Floating-point numbers are symmetric."
         return Cell(DASH, "~", answer, muted=True, reason=reason)
@@ -130,6 +131,11 @@ def _setting(document: Document, layer: Layer, column: Column) -> Cell:
         origin = layer.origin(keys[1])
     short = SHORT.get(answer, answer)
     return Cell(short, answer, answer, True, changed=changed, reason=f"{answer}: {origin}")
+
+
+def short_number(number: str) -> str:
+    """`8` of `int8`, `e4m3` of `fp8 e4m3`: what a narrow column has room for."""
+    return number.removeprefix("int").removeprefix("fp8 ").removeprefix("fp4 ")
 
 
 def settings_format(layer: Layer, kind: Kind) -> str:
@@ -160,7 +166,9 @@ def _not_editable(document: Document, layer: Layer, column: Column) -> Cell:
     if spec is None or column.question == OBSERVER:
         return Cell(DASH, nothing, muted=True, reason=reason)
     if number:
-        return Cell(number_of(spec.grid), float(spec.grid.bits), muted=True, reason=reason)
+        return Cell(
+            short_number(number_of(spec.grid)), float(spec.grid.bits), muted=True, reason=reason
+        )
     shown = "sym" if spec.grid.symmetric else "asym"
     return Cell(shown, shown, muted=True, reason=reason)
 
@@ -200,8 +208,8 @@ def _runs(layer: Layer, forecast: LayerForecast | None) -> Cell:
         reason = "A model input." if not layer.nodes else "Not known yet."
         return Cell(DASH, "~", muted=True, reason=reason)
     runs = forecast.runs.value
-    words = [forecast.kernel, forecast.reason, forecast.hint, forecast.warning]
-    reason = ". ".join(word.rstrip(".") for word in words if word)
+    words = (forecast.kernel, forecast.reason, forecast.hint, forecast.warning)
+    reason = text.sentences(*words)
     role = "warn" if runs == "float" or forecast.warning else ""
     mark = "! " if role else ""  # beside the colour
     return Cell(f"{mark}{RUNS[runs]}", runs, muted=runs == "absorbed", reason=reason, role=role)

@@ -98,9 +98,10 @@ class HistogramPlot(PlotFrame):
 
     def look_at(self, range_: tuple[float, float] | None, name: str = "") -> None:
         """Show one of the other ranges, called `name`, in front, or none."""
+        if range_ == self._looked_at and name == self._name:
+            return
         self._looked_at, self._name = range_, name
-        self._draw_others()
-        self._say_clipped()
+        self._draw()
 
     @property
     def shown_limits(self) -> tuple[float, float] | None:
@@ -136,9 +137,10 @@ class HistogramPlot(PlotFrame):
         height = np.log10(counts + 1) if self.log.isChecked() else counts
         height = height / height.max()
         kind = np.zeros(len(counts), dtype=np.intp)
-        if limits is not None:
+        shown = self.shown_limits
+        if shown is not None:
             middle = (edges[:-1] + edges[1:]) / 2
-            kind[(middle < limits[0]) | (middle > limits[1])] = CLIPPED
+            kind[(middle < shown[0]) | (middle > shown[1])] = CLIPPED
         # Empty bins have no bar: a bar is a pixel high at least.
         low = np.where(counts > 0, 0.0, np.nan)
         self._bars.set_bars(edges[:-1], edges[1:], low, height, kind)

@@ -60,6 +60,7 @@ class _BarPlot(PlotFrame):
         self.canvas.left.connect(QToolTip.hideText)
         self.canvas.reset.connect(self.reset_zoom)
         self.show_empty(True)
+        self._zero.hide()
         self.follow_theme()
 
     def _set(
@@ -92,8 +93,10 @@ class _BarPlot(PlotFrame):
         known = np.isfinite(self._minimum) & np.isfinite(self._maximum)
         if not known.any():
             self.show_empty(True)
+            self._zero.hide()
             return
         self.show_empty(False)
+        self._zero.show()
         low = min(float(self._minimum[known].min()), 0.0)
         high = max(float(self._maximum[known].max()), 0.0)
         margin = 0.12 * (high - low) or 1.0

@@ -108,7 +108,7 @@ class _Blocks:
 
 def _read(node: ir.Node) -> _Blocks | None:
     """The weight of `node`; None if it is computed while the model runs, or does not fit."""
-    packed, scales = array_of(node.inputs[1]), array_of(node.inputs[2])
+    packed, scales = array_of(input_of(node, 1)), array_of(input_of(node, 2))
     zero_points = array_of(input_of(node, 3))
     if packed is None or scales is None:
         return None

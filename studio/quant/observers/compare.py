@@ -23,7 +23,8 @@ METHODS = (
 class ObserverResult:
     """What a method makes of a tensor.
 
-    minimum, maximum: ends of the grid (over all channels). clipped: share of the values outside.
+    minimum, maximum: ends of the grid (over all channels). clipped: share of the values
+    outside by more than rounding (half a step; floats: at all).
     mse: mean squared error of rounding and clipping. sqnr_db: power of the values to that, in dB.
     """
 
