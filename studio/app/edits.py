@@ -93,7 +93,8 @@ def questions_of(document: Document, layer: Layer, kind: Kind) -> tuple[Question
     from studio.sim.choices import questions
     from studio.sim.target import load_target
 
-    return questions(document.graph, load_target(document.config.target), layer, kind)
+    target = load_target(document.config.target)
+    return questions(document.graph, document.plan, target, layer, kind)
 
 
 def layers_with(document: Document, names: Iterable[str], key: str) -> list[str]:

@@ -86,11 +86,15 @@ def _quantized(folder: Path, config: QuantConfig, file: EncodingsFile) -> ModelG
 
 
 def _fits(report: MatchReport, graph: ModelGraph) -> bool:
-    """False where integer operators of the file store a weight the other way round."""
+    """False where integer operators of the file store a weight the other way round: scales that a
+    file lists without saying how they lie would be read in the wrong order."""
+
+    def alike(name: str, encoding: Encoding) -> bool:
+        scale = graph.found[name].scale
+        return scale.shape == encoding.scale.shape and np.allclose(scale, encoding.scale, rtol=1e-3)
+
     return not report.of(FindingKind.MISFIT) and all(
-        (encoding.axis, encoding.block_size)
-        == (graph.found[name].axis, graph.found[name].block_size)
-        for name, encoding in report.encodings.items()
+        alike(name, encoding) for name, encoding in report.encodings.items()
     )
 
 

@@ -47,7 +47,7 @@ def fingerprint(graph: ModelGraph) -> str:
         digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     for name, found in sorted(graph.found.items()):
         integers = (found.axis, found.bits, found.signed, found.storage_bits, found.symmetric)
-        others = (found.float_format, found.block_size, found.strict)
+        others: tuple[object, ...] = (found.float_format, found.block_size, found.strict)
         others += ("dynamic",) if found.dynamic else ()
         digest.update(repr((name, integers, others, found.zero_point.tolist())).encode())
         digest.update(found.scale.tobytes())

@@ -76,11 +76,13 @@ class QatOptions(Options):
     ranges: Ranges = Field(Ranges.SCALE, description="What happens to the encodings.")
     loss: str = Field(
         "auto",
-        description="auto (distillation without labels, else cross_entropy), cross_entropy, binary,"
-        " mse, l1, ctc, segmentation, distillation, or file.py:function.",
+        description="auto (distillation; for the rest cross_entropy where there are labels),"
+        " cross_entropy, binary, mse, l1, ctc, segmentation, distillation, or file.py:function.",
     )
-    distillation: Share = Field(
-        0.5, description="Share of the distance to the float model's output in the loss."
+    distillation: Share | None = Field(
+        None,
+        description="Share of the distance to the float model's output in the loss (none: all of it"
+        " where the loss is auto, else half).",
     )
     temperature: Rate = Field(4.0, description="Temperature of the distillation of class scores.")
     optimizer: Optimizer = Field(Optimizer.SGD, description="What updates the weights.")

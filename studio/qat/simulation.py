@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from studio.graph.model import ModelGraph
+from studio.qat.batch_norm import Mode, TrainedNorm, kept_norms
 from studio.qat.following import FollowingScale, following
 from studio.qat.options import Ranges
 from studio.quant.dynamic import DynamicFakeQuantizer
@@ -41,7 +42,9 @@ class TrainedSimulation(nn.Module):
 
     `forward` takes the inputs by name and returns the outputs in order. `weights` are parameters by
     initializer name (a dot becomes `|`), float32; `quantizers` those modules that learn a range or
-    follow a weight, by tensor name. `recompute` as of the executor.
+    follow a weight, by tensor name; `norms` those that normalize, by the name of the weight before
+    them, where BatchNormalization is kept: `start_norms` comes before all else then. `recompute` as
+    of the executor.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class TrainedSimulation(nn.Module):
         ranges: Ranges,
         device: torch.device,
         *,
+        keep_norms: bool = False,
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -61,6 +65,9 @@ class TrainedSimulation(nn.Module):
         self._trained = trained_constants(model.graph, model.plan)
         rows = model.plan.tensors
         hooks = {name: hook for name, row in rows.items() if (hook := self._hook(row, device))}
+        self.norms = nn.ModuleDict()
+        if keep_norms:
+            self._keep_norms(hooks)
         readers = {
             name: row.read_by
             for name, row in rows.items()
@@ -74,15 +81,88 @@ class TrainedSimulation(nn.Module):
             recompute=recompute,
         )
         self.weights = nn.ParameterDict()
+        biases = {norm.kept.bias for norm in self._norms()}
         for name in self._trained:
             parameter = nn.Parameter(self._executor.parameters[name].detach())
             self._executor.parameters[name] = parameter
-            self.weights[_key(name)] = parameter
-        self.quantizers.to(device)
+            if name not in biases:
+                self.weights[_key(name)] = parameter
+        self.to(device)
 
     def forward(self, inputs: Mapping[str, Tensor | np.ndarray]) -> list[Tensor]:
         values = self._executor.run(inputs, self.names)
         return [values[name] for name in self.names]
+
+    def train(self, mode: bool = True) -> TrainedSimulation:
+        super().train(mode)
+        norms = Mode.BATCH if mode and not self._frozen else Mode.FOLDED
+        self._enter(norms)
+        return self
+
+    # --- norms that are kept --------------------------------------------------------------------
+
+    _frozen = False
+
+    @property
+    def norms_are_frozen(self) -> bool:
+        return self._frozen
+
+    def freeze_norms(self) -> None:
+        """Go on with the statistics there are."""
+        self._frozen = True
+        self.train(self.training)
+
+    def start_norms(self, batches: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Take the first statistics, on `batches` of inputs; nothing is computed differently."""
+        self._run_through(batches)
+        self.train(self.training)
+
+    def estimate_norms(self, batches: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Replace the statistics by their mean over `batches` of inputs, unless they are frozen."""
+        if len(self.norms) and not self._frozen:
+            self._enter(Mode.ESTIMATE)
+            self._run_through(batches)
+            self.train(self.training)
+
+    def _run_through(self, batches: Iterable[Mapping[str, np.ndarray]]) -> None:
+        with torch.no_grad():
+            for inputs in batches:
+                self._executor.run(inputs, self.names)
+
+    def _enter(self, mode: Mode) -> None:
+        for norm in self._norms():
+            norm.enter(mode)
+        # Constants are rounded again: they are folded differently now.
+        self._executor.forget_quantized()
+
+    def _norms(self) -> list[TrainedNorm]:
+        return [norm for norm in self.norms.values() if isinstance(norm, TrainedNorm)]
+
+    def _keep_norms(self, hooks: dict[str, Quantizer]) -> None:
+        """Put the norms of the graph between its layers and their quantizers."""
+        rows, graph = self.model.plan.tensors, self.model.graph
+        trained = set(self._trained)
+        for kept in kept_norms(graph):
+            row = rows.get(kept.output)
+            if {kept.weight, kept.bias} - trained or (row is not None and row.read_by is not None):
+                continue
+            bias = torch.tensor(graph.constant(kept.bias))
+            norm = TrainedNorm(kept, bias.reshape(-1))
+            self.norms[_key(kept.weight)] = norm
+            hooks[kept.weight] = _then(norm.folded_weight, hooks.get(kept.weight))
+            hooks[kept.bias] = partial(_own_bias, norm, hooks.get(kept.bias))
+            hooks[kept.output] = _then(norm, hooks.get(kept.output))
+
+    def _weight(self, key: str) -> Tensor:
+        """A weight as the layer has it, before rounding."""
+        norm = self.norms[key] if key in self.norms else None  # noqa: SIM401
+        weight = self.weights[key]
+        return norm.folded_weight(weight) if isinstance(norm, TrainedNorm) else weight
+
+    def parameters_of_weights(self) -> list[nn.Parameter]:
+        """What is trained besides ranges."""
+        norms = [item for norm in self._norms() for item in (norm.gamma, norm.beta)]
+        return [*self.weights.values(), *norms]
 
     # --- quantizers -----------------------------------------------------------------------------
 
@@ -130,7 +210,7 @@ class TrainedSimulation(nn.Module):
         if isinstance(quantizer, LearnedQuantizer):
             return quantizer.scale_and_zero_point()[0]
         if isinstance(quantizer, FollowingScale):
-            return quantizer.scale(self.weights[key])
+            return quantizer.scale(self._weight(key))
         return torch.tensor(self.model.encodings[name].scale, device=self.device)
 
     def _tied(self, row: TensorPlan, rank: int | None, device: torch.device) -> Quantizer | None:
@@ -176,10 +256,13 @@ class TrainedSimulation(nn.Module):
         return start.changed(constants=self.trained_weights(), encodings=self.trained_encodings())
 
     def trained_weights(self) -> dict[str, np.ndarray]:
-        """The initializers as they are now, float32."""
+        """The initializers as they are now, norms folded, float32."""
+        found = {_name(key): self._weight(key) for key in self.weights}
+        found |= {norm.kept.bias: norm.folded_bias() for norm in self._norms()}
+        shapes = {name: self.model.graph.constant(name).shape for name in found}
         return {
-            _name(key): parameter.detach().cpu().numpy().copy()
-            for key, parameter in self.weights.items()
+            name: tensor.detach().cpu().numpy().copy().reshape(shapes[name])
+            for name, tensor in found.items()
         }
 
     def trained_encodings(self) -> dict[str, Encoding]:
@@ -191,7 +274,7 @@ class TrainedSimulation(nn.Module):
                 found[name] = quantizer.encoding()
             elif isinstance(quantizer, FollowingScale):
                 before = self.model.encodings[name]
-                scale = quantizer.scale(self.weights[key]).detach().cpu().numpy()
+                scale = quantizer.scale(self._weight(key)).detach().cpu().numpy()
                 found[name] = Encoding(
                     before.grid,
                     scale.reshape(before.scale.shape).astype(np.float32),
@@ -200,6 +283,18 @@ class TrainedSimulation(nn.Module):
                     before.block_size,
                 )
         return found
+
+
+def _then(first: Quantizer, second: Quantizer | None) -> Quantizer:
+    return first if second is None else lambda x: second(first(x))
+
+
+def _own_bias(norm: TrainedNorm, rounding: Quantizer | None, bias: Tensor) -> Tensor:
+    """The bias of a layer whose norm is kept: none while that normalizes batch by batch."""
+    if norm.per_batch:
+        return torch.zeros_like(bias)
+    folded = norm.folded_bias().view_as(bias)
+    return folded if rounding is None else rounding(folded)
 
 
 def trained_constants(graph: ModelGraph, plan: Plan) -> list[str]:

@@ -46,12 +46,14 @@ def objective(options: QatOptions, data: Dataset) -> Objective:
     """ConfigError for an unknown loss or one that needs labels the data lack;
     ConsentRequiredError for a function of the user's own without `trust`."""
     name = options.loss
+    default = 1.0 if name == "auto" else 0.5
+    share = default if options.distillation is None else options.distillation
     if name == "distillation" or (name == "auto" and not data.has_labels):
         return Objective(None, 1.0)
     if name == "auto":
         name = "cross_entropy"
     if ":" in name:
-        return Objective(_own(name, options.trust), options.distillation, name.rpartition(":")[2])
+        return Objective(_own(name, options.trust), share, name.rpartition(":")[2])
     if name not in LOSSES:
         known = ", ".join(["auto", *LOSSES, "distillation"])
         raise ConfigError(f"There is no loss {name!r}.", f"Losses: {known}, or file.py:function.")
@@ -60,7 +62,7 @@ def objective(options: QatOptions, data: Dataset) -> Objective:
             f"The loss {name} needs labels, and {data.name} has none.",
             "Choose data with labels, or the loss 'distillation'.",
         )
-    return Objective(LOSSES[name], options.distillation, name)
+    return Objective(LOSSES[name], share, name)
 
 
 def _own(text: str, trust: bool) -> Loss:

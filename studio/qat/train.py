@@ -31,7 +31,7 @@ from studio.jobs.events import (
 from studio.qat import checkpoint as checkpoints
 from studio.qat.losses import distillation
 from studio.qat.measure import measure, tensors
-from studio.qat.options import QatOptions
+from studio.qat.options import BatchNorm, QatOptions
 from studio.qat.simulation import TrainedSimulation
 from studio.qat.targets import Objective, objective
 from studio.qat.teacher import Teacher
@@ -45,6 +45,9 @@ from studio.techniques.technique import Outcome, Samples
 
 SAVED_EVERY = 60.0
 """Seconds between checkpoints within an epoch."""
+
+ESTIMATED_ON = 50
+"""Batches that statistics of BatchNormalization are estimated on."""
 
 SHOWN_EVERY = 0.2
 """Seconds between the ranges that are told."""
@@ -128,9 +131,33 @@ class _Training:
         if self.phase < self._last:
             model = _with_weight_bits(model, self.options.bits_first[self.phase])
         self.simulation = TrainedSimulation(
-            model, self.options.ranges, self.device, recompute=self.options.recompute
+            model,
+            self.options.ranges,
+            self.device,
+            keep_norms=self.options.batch_norm is BatchNorm.TRAINED,
+            recompute=self.options.recompute,
         )
+        if len(self.simulation.norms):
+            self.simulation.start_norms(self._some_inputs())
         self.updates = Updates(self.simulation, self.options, self.total)
+
+    # --- statistics of norms that are kept ------------------------------------------------------
+
+    def _some_inputs(self) -> Iterator[Mapping[str, np.ndarray]]:
+        """Batches spread over the training data, the same in all processes."""
+        some = self.data.subset(ESTIMATED_ON * self.batch_size)
+        return (batch.inputs for batch in some.batches(self.batch_size, cancel=self.cancel))
+
+    def _freezing(self) -> bool:
+        due = self.step >= self.options.freeze_batch_norm * self.total
+        return bool(len(self.simulation.norms)) and due and not self.simulation.norms_are_frozen
+
+    def _settle_norms(self) -> None:
+        """Before a measurement, and before the statistics are frozen."""
+        if len(self.simulation.norms):
+            self.simulation.estimate_norms(self._some_inputs())
+            if self._freezing():
+                self.simulation.freeze_norms()
 
     # --- one epoch ------------------------------------------------------------------------------
 
@@ -140,6 +167,8 @@ class _Training:
             self.cancel.check()
             if self._phase(self.step) != self.phase:
                 self._enter_phase(self._trained(self.simulation.state_dict()))
+            if self._freezing():
+                self._settle_norms()
             started = time.monotonic()
             loss = self._train_batch(batch)
             self.step += 1
@@ -217,6 +246,7 @@ class _Training:
     def _measure(self, epoch: int) -> bool:
         """Measure the simulation, remember the best; True if it has not got better for long."""
         self.updates.swap_average()
+        self._settle_norms()
         metric, value = self._measured(self.simulation)
         better = self.best is None or value > self.best[0]
         if better:
@@ -267,6 +297,7 @@ class _Training:
             "options": self.options.model_dump(mode="json"),
             "phase": self.phase,
             "simulation": dict(self.simulation.state_dict()),
+            "frozen": self.simulation.norms_are_frozen,
             "updates": self.updates.state(),
             "random": checkpoints.random_state(),
             "best": best,
@@ -306,6 +337,8 @@ class _Training:
         self.step = state["step"]
         self._enter_phase(self.start)
         self.simulation.load_state_dict(state["simulation"])
+        if state["frozen"]:
+            self.simulation.freeze_norms()
         self.updates.restore(state["updates"])
         checkpoints.restore_random_state(state["random"])
         self.best = None if state["best"] is None else tuple(state["best"])

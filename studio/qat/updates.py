@@ -22,8 +22,9 @@ class Updates:
         self._options = options
         self._total = total
         # One value per channel is no direction to shrink: biases, norms, slopes.
-        decayed = [item for item in simulation.weights.values() if item.ndim > 1]
-        spared = [item for item in simulation.weights.values() if item.ndim <= 1]
+        self._trained = simulation.parameters_of_weights()
+        decayed = [item for item in self._trained if item.ndim > 1]
+        spared = [item for item in self._trained if item.ndim <= 1]
         groups = [
             {"params": decayed, "weight_decay": options.weight_decay},
             {"params": spared, "weight_decay": 0.0},
@@ -37,9 +38,7 @@ class Updates:
         ]
         self._ranges = torch.optim.Adam(ranges, options.range_learning_rate) if ranges else None
         self._average: list[Tensor] = (
-            [item.detach().clone() for item in simulation.weights.values()]
-            if options.average
-            else []
+            [item.detach().clone() for item in self._trained] if options.average else []
         )
 
     def rate(self, step: int) -> float:
@@ -90,13 +89,13 @@ class Updates:
 
     @torch.no_grad()
     def _follow(self) -> None:
-        for average, weight in zip(self._average, self._simulation.weights.values(), strict=False):
+        for average, weight in zip(self._average, self._trained, strict=False):
             average.lerp_(weight, 1.0 - self._options.average)
 
     @torch.no_grad()
     def swap_average(self) -> None:
         """Exchange the weights with their average, where one is kept; again to undo."""
-        for average, weight in zip(self._average, self._simulation.weights.values(), strict=False):
+        for average, weight in zip(self._average, self._trained, strict=False):
             kept = weight.clone()
             weight.copy_(average)
             average.copy_(kept)

@@ -49,11 +49,11 @@ def run_again(plan: Plan, values: Mapping[str, Any], device: torch.device) -> li
 
 
 def segments(plan: Plan) -> list[Segment]:
-    """About 2 * sqrt(n) segments of the n steps, cut near equal lengths where the fewest values
+    """About sqrt(n) segments of the n steps, cut near equal lengths where the fewest values
     pass."""
     steps = plan.steps
     passing = _passing(plan)
-    count = max(round(2 * math.sqrt(len(steps))), 1)
+    count = max(round(math.sqrt(len(steps))), 1)
     cuts = [0]
     for number in range(1, count):
         middle = number * len(steps) // count

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from studio.graph.model import ModelGraph
 from studio.sim import op_rules
 from studio.sim.config import Format, LayerSettings, ObserverName
-from studio.sim.plan import Layer
+from studio.sim.plan import Layer, Plan
 from studio.sim.rules.names import names_of
 from studio.sim.target import Target
 
@@ -151,22 +151,33 @@ def answer_text(settings: LayerSettings, kind: Kind, name: str) -> str:
     return "powers of two" if getattr(settings, f"{kind}_power_of_two") else "any"
 
 
-def questions(graph: ModelGraph, target: Target, layer: Layer, kind: Kind) -> tuple[Question, ...]:
-    """What can be chosen for the weights ("weight") or the output ("act") of `layer`; nothing
-    where it has none."""
+def questions(
+    graph: ModelGraph, plan: Plan, target: Target, layer: Layer, kind: Kind
+) -> tuple[Question, ...]:
+    """What can be chosen for the weights ("weight") or the output ("act") of `layer` of `plan`;
+    nothing where it has none. An output that is ranged at inference can only be uint8 asymmetric
+    (ONNX DynamicQuantizeLinear)."""
     settings = layer.settings
     if getattr(settings, f"{kind}_bits") is None:
         return ()
     integers = getattr(settings, f"{kind}_format") in (None, "int")
-    found = [Question(kind, NUMBER, number_choices(target, kind))]
+    row = plan.tensors.get(layer.output)
+    dynamic = kind == "act" and row is not None and row.dynamic
+    numbers = number_choices(target, kind)
+    if dynamic:
+        numbers = tuple(item for item in numbers if item.text in (number_text("int", 8), OFF))
+    found = [Question(kind, NUMBER, numbers)]
     if kind == "weight":
         found.append(Question(kind, GRANULARITY, tuple(_granularities(graph, target, layer))))
     if integers:
-        found.append(Question(kind, SYMMETRY, tuple(_symmetries(target, kind))))
-    found.append(Question(kind, OBSERVER, tuple(_observers(kind))))
+        symmetries = tuple(_symmetries(target, kind))
+        found.append(Question(kind, SYMMETRY, symmetries[:1] if dynamic else symmetries))
+    if not dynamic:
+        found.append(Question(kind, OBSERVER, tuple(_observers(kind))))
     if kind == "act" and layer.weights and _names(layer, graph) & target.numbers.dynamic_ops:
         found.append(Question(kind, RANGES, _RANGES))
-    found.append(Question(kind, SCALES, tuple(_scales(kind)), rare=True))
+    if not dynamic:
+        found.append(Question(kind, SCALES, tuple(_scales(kind)), rare=True))
     return tuple(found)
 
 

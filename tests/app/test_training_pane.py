@@ -76,10 +76,10 @@ def test_what_a_running_training_shows(improve_panel, window, scripted, qtbot):
     np.testing.assert_allclose(pane.loss.line.getData()[1], 2.0 / np.arange(1, 11))
     np.testing.assert_allclose(pane.rate.line.getData()[1], 0.01 * np.arange(1, 11))
     # The best of the metric is marked, at the first epoch and not at the last.
-    assert [tuple(point.pos()) for point in pane.metric.best.points()] == [(1.0, 75.0)]
-    assert pane.metric.points == 2
-    assert pane.metric.best_text == "best 75.0 %, epoch 1"
-    assert pane.metric.y_name == "top-1 (%)"
+    assert [tuple(point.pos()) for point in pane.results.best.points()] == [(1.0, 75.0)]
+    assert pane.results.points == 2
+    assert pane.results.best_text == "best 75.0 %, epoch 1"
+    assert pane.results.y_name == "top-1 (%)"
     axis = pane.loss.canvas.getAxis("bottom")
     assert axis.labelText == "step"
     # Widths in percent of the first: 2 -> 3 and 2 -> 1.
@@ -132,8 +132,8 @@ def test_a_real_training_draws_every_step(improve_panel, window, qtbot):
     history = window.session.document.applied[-1].training
     assert pane.loss.points == history.total == len(history.steps)
     assert len(history.results) == 3
-    assert pane.metric.points == 3
-    assert pane.metric.best_text.startswith("best ")
+    assert pane.results.points == 3
+    assert pane.results.best_text.startswith("best ")
     assert pane.drift.empty_text == FIXED
 
 

@@ -84,6 +84,32 @@ def test_random_data_has_to_be_asked_for(dialog, window, qtbot):
     window.session.undo_stack.undo()
 
 
+def test_other_data_to_calibrate_and_train_on(dialog, window, qtbot, tmp_path):
+    assert not dialog.training_row.isVisible()
+    dialog.set_path(TEST_DATA)
+    dialog.other.setChecked(True)
+    assert dialog.training_row.isVisible()
+    qtbot.waitUntil(lambda: "train on" in dialog.preview.summary.text(), timeout=10000)
+    assert not dialog.use.isEnabled(), "it is not chosen yet"
+    dialog._take(str(tmp_path / "nowhere.npz"), training=True)
+    qtbot.waitUntil(lambda: "nowhere.npz" in dialog.preview.problem.text(), timeout=10000)
+    arrays = np.load(TEST_DATA)
+    np.savez(tmp_path / "train.npz", **{name: array[:50] for name, array in arrays.items()})
+    dialog._take(str(tmp_path / "train.npz"), training=True)
+    qtbot.waitUntil(lambda: dialog.use.isEnabled(), timeout=10000)
+    assert dialog.preview.summary.text() == "360 samples"
+    assert "50 other samples to calibrate and train on" in dialog.preview.detail.text()
+    dialog.use.click()
+    assert window.session.document.data.training_path == tmp_path / "train.npz"
+    window.actions_table["data"].trigger()
+    again = visible(DataDialog)
+    assert again.other.isChecked()
+    assert again.training.text() == str(tmp_path / "train.npz")
+    again.random.setChecked(True)
+    assert again.chosen().training_path is None
+    again.reject()
+
+
 def test_calibrate_without_data_asks_for_it_first(window, digits, qtbot):
     window.session.show(digits.with_data(None))
     window.actions_table["calibrate"].trigger()

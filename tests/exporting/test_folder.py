@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from exporting import conv_document
 
@@ -119,3 +120,15 @@ def test_files_that_do_not_belong_together(
     path.unlink()
     with pytest.raises(ConfigError, match=r"no model\.encodings"):
         load_export(folder, document.config)
+
+
+def test_a_weight_that_the_file_stores_the_other_way_round(tmp_path: Path) -> None:
+    """MatMulNBits has no transposed Gemm: the encodings are those of the float model's weight."""
+    config = QuantConfig().with_layers(["fc"], weight_bits=4, weight_block_size=16)
+    document = conv_document(tmp_path, config)
+    folder = exported(document, tmp_path / "out", format="weight-only")
+    assert "MatMulNBits" in [node.op_type for node in onnx.load(folder / "model.onnx").graph.node]
+    (name,) = document.plan.layer("fc").weights
+    graph, _, encodings = load_export(folder, config, from_file=True)
+    assert encodings[name] == document.encodings[name]
+    np.testing.assert_array_equal(graph.constant(name), document.graph.constant(name))

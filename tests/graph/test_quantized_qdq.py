@@ -390,6 +390,35 @@ def test_weights_in_blocks(tmp_path: Path, turned: bool) -> None:
     assert not graph.warnings
 
 
+@pytest.mark.parametrize("kind", ["int4", "uint4", "int8"])
+def test_scales_below_zero_count_the_integers_from_above(tmp_path: Path, kind: str) -> None:
+    """As onnxruntime's quantizer of 4-bit blocks writes them, with 0 for blocks of zeros."""
+    proto_type, low, high = STORED[kind]
+    rng = np.random.default_rng(0)
+    scale = rng.uniform(-0.2, 0.2, (3, 4)).astype(np.float32)
+    scale[1, 2] = 0
+    zero_point = rng.integers(low, high, (3, 4), endpoint=True)
+    model = model_of(
+        """(float[n, 10] x) => (float[n, 4] y, float[10, 4] seen) {
+            w = DequantizeLinear<axis = 0, block_size = 4>(w_quantized, s, z)
+            seen = Identity(w)
+            y = MatMul(x, w)
+        }""",
+        {
+            "w_quantized": packed(rng.integers(low, high, (10, 4), endpoint=True), proto_type),
+            "s": scale,
+            "z": packed(zero_point, proto_type),
+        },
+    )
+    expected = run(model, {"x": np.zeros((1, 10), np.float32)})[1]
+    graph = opened(model, tmp_path)
+    record = graph.found["w"]
+    np.testing.assert_array_equal(graph.constant("w"), expected)
+    assert (record.scale > 0).all()
+    assert ((record.zero_point >= low) & (record.zero_point <= high)).all()
+    assert record.integers is None  # rounding gives them again
+
+
 def test_scales_that_fit_no_blocks_are_named(tmp_path: Path) -> None:
     model = model_of(
         """(float[n, 10] x) => (float[n, 4] y) {

@@ -13,7 +13,8 @@ import torch
 from qat_models import digits_model, digits_samples
 
 from studio.errors import CancelledError, ConfigError, ConsentRequiredError
-from studio.jobs.events import CancelToken, Event, TrainingResult, TrainingStep
+from studio.jobs.events import CancelToken, Event, TrainingResult, TrainingStep, Warned
+from studio.qat.checkpoint import remove, saved
 from studio.qat.options import QatOptions
 from studio.qat.simulation import TrainedSimulation
 from studio.qat.train import measure, train
@@ -133,6 +134,23 @@ def test_a_checkpoint_of_another_run_is_not_taken(tmp_path: Path) -> None:
     other = options.model_copy(update={"seed": 3})
     train(digits_model(), digits_samples(), other, emit)
     assert steps[0] == 1
+
+
+def test_a_checkpoint_of_another_model_is_not_taken(tmp_path: Path) -> None:
+    """The same options and data on weights of other bits: said, and trained from the start."""
+    options = QatOptions(epochs=1, checkpoints=tmp_path, **FAST)
+    train(digits_model(2, 4), digits_samples(), options)
+    found = saved(tmp_path)
+    assert found is not None
+    assert (found.step, found.total) == (10, 10)
+    assert QatOptions.model_validate(found.options) == options
+    events: list[Event] = []
+    train(digits_model(4, 4), digits_samples(), options, events.append)
+    assert next(event.step for event in events if isinstance(event, TrainingStep)) == 1
+    assert any("starts anew" in event.message for event in events if isinstance(event, Warned))
+    remove(tmp_path)
+    assert not tmp_path.exists()
+    assert saved(tmp_path) is None
 
 
 def test_a_broken_checkpoint_is_named(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def graph(tmp_path_factory):
 
 def asked(graph, target: str, layer: str, kind: choices.Kind) -> dict[str, choices.Question]:
     plan = place(graph, QuantConfig(target=target))
-    found = choices.questions(graph, load_target(target), plan.layer(layer), kind)
+    found = choices.questions(graph, plan, load_target(target), plan.layer(layer), kind)
     return {question.name: question for question in found}
 
 
@@ -64,7 +64,7 @@ def test_nothing_is_offered_that_the_target_refuses(graph, target):
     before = set(plan.impossible)
     for layer in plan.layers:
         for kind in choices.KINDS:
-            for question in choices.questions(graph, load_target(target), layer, kind):
+            for question in choices.questions(graph, plan, load_target(target), layer, kind):
                 for choice in question.choices:
                     if question.name == choices.RANGES and choice.text == "at inference":
                         continue  # asks for uint8 activations as well

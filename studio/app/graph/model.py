@@ -30,12 +30,12 @@ class CanvasNode:
     title: str
     subtitle: str = ""
     badge: str = ""
-    mark: str = ""
     color: QColor | None = None
     shape: Literal["layer", "io", "frame"] = "layer"
     tooltip: str = ""
     parent: str = ""
     toggle: bool = False
+    mark: str = ""
 
 
 @dataclass(frozen=True)

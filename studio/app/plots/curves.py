@@ -44,7 +44,7 @@ class CurvePlot(PlotFrame):
         self.show_empty(True)
 
     def set_curve(
-        self, x: Sequence[float], y: Array, end: float, behind: Array | None = None
+        self, x: Sequence[float] | Array, y: Array, end: float, behind: Array | None = None
     ) -> None:
         """`x`, `y` and what is drawn faint `behind` have shape (n,); the axis goes up to `end`."""
         self._x, self._y = np.asarray(x, np.float64), np.asarray(y, np.float64)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PySide6.QtCore import Qt, Signal
+from PySide6.QtCore import Qt, QTimer, Signal
 from PySide6.QtGui import QShowEvent
 from PySide6.QtWidgets import (
     QGridLayout,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 UNITS = {"top-1": "%", "SQNR": "dB"}
 SMOOTHING = 90
+DRAWN_EVERY_MS = 100  # drawing takes some 20 ms
 FACTS = ("Epoch", "Step", "Time of a step", "Time left", "Best")
 EMPTY = (
     "No training yet.\nCalibrate, then start quantization-aware training: its curves appear here."
@@ -63,7 +64,7 @@ class TrainingPanel(QWidget):
         self.loss.follow_theme()
         self.rate = CurvePlot("Learning rate", "step", "learning rate", "")
         self.rate.follow_theme()
-        self.metric = ResultPlot()
+        self.results = ResultPlot()
         self.drift = DriftPlot()
         self.smoothing = QSlider(Qt.Orientation.Horizontal)
         self.title = label("", "heading")
@@ -72,6 +73,10 @@ class TrainingPanel(QWidget):
         self.pause = QPushButton("Pause")
         self.cancel = QPushButton("Cancel")
         self.again = QPushButton("Improve…")
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(DRAWN_EVERY_MS)
+        self._soon.timeout.connect(self.refresh)
         self._build()
         self.pause.clicked.connect(session.toggle_pause)
         self.cancel.clicked.connect(session.cancel)
@@ -111,7 +116,7 @@ class TrainingPanel(QWidget):
         grid = QGridLayout()
         grid.setSpacing(4)
         grid.addWidget(self.loss, 0, 0)
-        grid.addWidget(self.metric, 0, 1)
+        grid.addWidget(self.results, 0, 1)
         grid.addWidget(self.drift, 1, 0)
         grid.addWidget(self.rate, 1, 1)
         for index, stretch in enumerate((3, 2)):
@@ -172,7 +177,8 @@ class TrainingPanel(QWidget):
             self._recorder.add(event)
         if first and self._recorder.last is not None:
             self.started.emit()
-        self.refresh()
+        if not self._soon.isActive():
+            self._soon.start()
 
     def _job_changed(self) -> None:
         job = self._session.job
@@ -292,18 +298,18 @@ class TrainingPanel(QWidget):
         found = self._history
         results = found.results if found is not None else ()
         if found is None or not results:
-            self.metric.clear()
+            self.results.clear()
             return
         name = results[0].metric
         unit = UNITS.get(name, "")
-        self.metric.set_y_name(f"{name} ({unit})" if unit else name)
-        self.metric.set_caption(name, "after each epoch, simulated")
+        self.results.set_y_name(f"{name} ({unit})" if unit else name)
+        self.results.set_caption(name, "after each epoch, simulated")
         best = found.best
         index = results.index(best) if best is not None else -1
         words = f"best {result_text(best)}" if best is not None else ""
         planned = found.epochs if self.running else 0
         epochs = [result.epoch + 1 for result in results]
-        self.metric.set_results(
+        self.results.set_results(
             epochs, [result.value for result in results], index, max(planned, *epochs, 1), words
         )
 

@@ -80,11 +80,13 @@ def _from_integers(
     if data is None or integers is None:
         return None
     try:
-        parameters = read_parameters(node)
+        parameters = read_parameters(node, upright=False)
         key = (id(data), parameters.key)
         if key in known:
             return known[key]
-        floats, kept = _floats(integers, parameters)
+        _check_fit(parameters, integers.shape)
+        numbers, parameters = _upright(integers, parameters)
+        floats, kept = _floats(numbers, parameters)
     except NotLiftableError as problem:
         unusual = _unusual(node, integers)
         if unusual is None:
@@ -103,10 +105,8 @@ def _floats(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64] | None]:
     """Float values of stored `numbers`, and the integers where rounding would not give them back.
 
-    Raises NotLiftableError where it would not give floating-point numbers back (infinity), and
-    for scales that do not fit.
+    Raises NotLiftableError where it would not give floating-point numbers back: infinity.
     """
-    _check_fit(parameters, numbers.shape)
     if parameters.float_format is not None:
         floats = dequantize(numbers, parameters)
         again = quantize(floats, parameters).astype(np.float32)
@@ -149,6 +149,31 @@ def _from_pair(
         records[value] = parameters.found(int(node.metadata_props.get(BITS_NOTE, 0)) or None)
         known[key] = value
     return known[key]
+
+
+def _upright(numbers: npt.NDArray, parameters: Parameters) -> tuple[npt.NDArray, Parameters]:
+    """The same real numbers with positive scales.
+
+    onnxruntime's 4-bit quantizer uses the lowest integer for the largest number by a negative
+    scale, and scale 0 for zeros: (q - z) * s is (z - q) * -s, with the integers counted from above.
+    """
+    scale = parameters.scale
+    if (scale > 0).all():
+        return numbers, parameters
+    if parameters.dtype == ir.DataType.INT32:
+        raise NotLiftableError("its scale is not a positive number")
+
+    def spread(array: npt.NDArray) -> npt.NDArray:
+        return _spread(array, parameters.axis, parameters.block_size, numbers.shape)
+
+    bits, signed = INTEGER_BITS.get(parameters.dtype, (0, True))
+    ends = (-1 if signed else 2**bits - 1) if bits else 0  # lowest and highest integer together
+    wide = numbers.astype(np.int64 if bits else np.float32)
+    zero_point = np.where(scale < 0, ends - parameters.zero_point, parameters.zero_point)
+    turned = np.where(spread(scale < 0), ends - wide, wide)
+    turned = np.where(spread(scale == 0), spread(zero_point), turned)
+    positive = np.where(scale == 0, np.finfo(np.float32).tiny, np.abs(scale))
+    return turned.astype(numbers.dtype), replace(parameters, scale=positive, zero_point=zero_point)
 
 
 def _check_fit(parameters: Parameters, shape: tuple[int, ...]) -> None:

@@ -154,8 +154,9 @@ def _is(node: ir.Node | None, op: str) -> bool:
     )
 
 
-def read_parameters(node: ir.Node) -> Parameters:
-    """Parameters of a Q or DQ node; NotLiftableError says what is unusual about them."""
+def read_parameters(node: ir.Node, *, upright: bool = True) -> Parameters:
+    """Parameters of a Q or DQ node; NotLiftableError says what is unusual about them: a scale that
+    is negative or zero, if they are to be `upright`."""
     data, scale = input_of(node, 0), array_of(input_of(node, 1))
     zero_value = input_of(node, 2)
     zero_point = array_of(zero_value)
@@ -171,7 +172,7 @@ def read_parameters(node: ir.Node) -> Parameters:
         raise NotLiftableError(f"its result is {ir.DataType(wanted).name.lower()}")
     if scale.dtype != np.float32:
         raise NotLiftableError(f"its scale is {scale.dtype}, not float32")
-    if not (np.isfinite(scale).all() and (scale > 0).all()):
+    if not np.isfinite(scale).all() or (upright and (scale <= 0).any()):
         raise NotLiftableError("its scale is not a positive number")
     block_size = int_attribute(node, "block_size", 0)
     if scale.ndim > 1 and not block_size:

@@ -78,7 +78,7 @@ class _Blocks:
         scale, zero_point = self.scale, self.zero_point
         return (
             scale.dtype == np.float32
-            and bool((np.isfinite(scale) & (scale > 0)).all())
+            and bool(np.isfinite(scale).all())
             and bool((zero_point == np.rint(zero_point)).all())
             and bool(((zero_point >= 0) & (zero_point < 2**self.bits)).all())
         )

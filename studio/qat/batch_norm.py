@@ -1,0 +1,173 @@
+"""BatchNormalization kept while training: weights are rounded as if it were folded, outputs are
+normalized with the statistics of each batch.
+
+The graph is the prepared one, where it is folded; this is put in place of what folding made: with
+V the weight to train, g and b what the norm multiplies with and adds, m and v its statistics,
+
+    training:  y = norm_batch(conv(x, round(f V)) / f),   f = g / sqrt(v + eps)
+    folded:    y = conv(x, round(f V)) + b - f m
+
+(Jacob et al. 2018, arXiv 1712.05877, section 3.2; Krishnamoorthi 2018, arXiv 1806.08342, section
+3.2.2.) Folding has scaled V already, so f starts at 1: the statistics are those of the folded
+layer's own output, estimated anew, whatever other techniques did to the weights before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from studio.graph.model import ModelGraph
+from studio.graph.open import prepare_again
+from studio.graph.prepare.batch_norm import FOLD, SPLIT
+
+_LAYERS = ("Conv", "ConvTranspose", "Gemm")
+MOMENTUM = 0.1
+EPSILON = 1e-5
+"""Relative to the mean variance of a layer's channels."""
+
+
+@dataclass(frozen=True)
+class KeptNorm:
+    """A layer that BatchNormalization was folded into: names of its weight, bias and output, the
+    axis of the weight along which its output channels lie."""
+
+    weight: str
+    bias: str
+    output: str
+    axis: int
+
+
+def kept_norms(graph: ModelGraph) -> list[KeptNorm]:
+    """Layers of `graph` that preparation has folded a BatchNormalization behind them into."""
+    if graph.captured is None:
+        return []
+    plain = prepare_again(graph, [*graph.source.without, FOLD, SPLIT])
+    folded = set()
+    for node in plain.nodes():
+        source = node.inputs[0] if node.op_type == "BatchNormalization" else None
+        layer = source.producer() if source is not None and len(source.uses()) == 1 else None
+        if layer is not None and layer.op_type in (*_LAYERS, "MatMul"):
+            folded |= {value.name for value in layer.inputs[1:2] if value is not None}
+    found = []
+    for node in graph.nodes():
+        names = [value.name or "" if value is not None else "" for value in node.inputs]
+        if node.op_type not in _LAYERS or len(names) < 3 or names[1] not in folded:
+            continue
+        weight, bias, output = names[1], names[2], node.outputs[0].name
+        constants = graph.initializers
+        alone = all(
+            name in constants and len(list(constants[name].uses())) == 1 for name in (weight, bias)
+        )
+        axis = _output_axis(node.op_type, node.attributes)
+        if alone and axis is not None and weight and bias and output:
+            found.append(KeptNorm(weight, bias, output, axis))
+    return found
+
+
+def _output_axis(op_type: str, attributes: object) -> int | None:
+    """None for grouped transposed convolutions, whose output channels lie along two axes."""
+
+    def number(name: str, default: int) -> int:
+        attribute = attributes.get(name)  # type: ignore[attr-defined]
+        return default if attribute is None else attribute.as_int()
+
+    if op_type == "ConvTranspose":
+        return 1 if number("group", 1) == 1 else None
+    if op_type == "Gemm":
+        return 0 if number("transB", 0) else 1
+    return 0
+
+
+class Mode(Enum):
+    """START: as folded, the first statistics are taken. BATCH: those of each batch. FOLDED: fixed
+    ones. ESTIMATE: as BATCH, the statistics are the mean over the batches."""
+
+    START = "start"
+    BATCH = "batch"
+    FOLDED = "folded"
+    ESTIMATE = "estimate"
+
+
+class TrainedNorm(nn.Module):
+    """`gamma`, `beta` (channels,) are trained; `mean`, `var` and `eps` describe the output of the
+    layer before it, its weight as it is in `weights` and no bias."""
+
+    mean: Tensor
+    var: Tensor
+    eps: Tensor
+
+    def __init__(self, kept: KeptNorm, bias: Tensor) -> None:
+        super().__init__()
+        self.kept = kept
+        self.mode = Mode.START
+        self._seen = 0
+        self.gamma = nn.Parameter(torch.ones_like(bias))
+        self.beta = nn.Parameter(bias.detach().clone())
+        self.register_buffer("mean", torch.zeros_like(bias))
+        self.register_buffer("var", torch.ones_like(bias))
+        self.register_buffer("eps", torch.zeros(()))
+
+    def factor(self) -> Tensor:
+        """What folding multiplies each output channel with, (channels,)."""
+        factor = self.gamma * torch.rsqrt(self.var + self.eps)
+        # A channel that is switched off has no scale to divide by.
+        tiny = factor.new_tensor(1e-6)
+        return torch.where(factor.abs() < tiny, torch.copysign(tiny, factor), factor)
+
+    def folded_weight(self, weight: Tensor) -> Tensor:
+        if self.mode is Mode.START:
+            return weight
+        shape = [1] * weight.ndim
+        shape[self.kept.axis] = -1
+        return weight * self.factor().view(shape)
+
+    def folded_bias(self) -> Tensor:
+        """The bias of the folded layer, (channels,)."""
+        if self.mode is Mode.START:
+            return self.beta
+        return self.beta - self.factor() * self.mean
+
+    @property
+    def per_batch(self) -> bool:
+        """True where the layer's own bias is left to the norm."""
+        return self.mode is not Mode.FOLDED
+
+    def forward(self, output: Tensor) -> Tensor:
+        """`output` (batch, channels, ...) of the layer, normalized as the mode says."""
+        if self.mode is Mode.FOLDED:
+            return output
+        shape = [1, -1] + [1] * (output.ndim - 2)
+        if self.mode is Mode.START:
+            self._take(output)
+            return output + self.beta.view(shape)
+        momentum = MOMENTUM
+        if self.mode is Mode.ESTIMATE:
+            self._seen += 1
+            momentum = 1.0 / self._seen
+        own = output / self.factor().view(shape)
+        return F.batch_norm(
+            own, self.mean, self.var, self.gamma, self.beta, True, momentum, float(self.eps)
+        )
+
+    @torch.no_grad()
+    def _take(self, output: Tensor) -> None:
+        self._seen += 1
+        axes = [axis for axis in range(output.ndim) if axis != 1]
+        var, mean = torch.var_mean(output, axes)
+        self.mean.lerp_(mean, 1.0 / self._seen)
+        self.var.lerp_(var, 1.0 / self._seen)
+
+    @torch.no_grad()
+    def enter(self, mode: Mode) -> None:
+        """Behave as `mode` from now on; the start ends with a norm that changes nothing."""
+        if self.mode is Mode.START and mode is not Mode.START:
+            self.eps.copy_(EPSILON * self.var.mean().clamp(min=1e-12))
+            self.gamma.copy_(torch.sqrt(self.var + self.eps))
+            self.beta.add_(self.mean)
+        self.mode = mode
+        self._seen = 0
