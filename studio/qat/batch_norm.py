@@ -8,7 +8,9 @@ V the weight to train, g and b what the norm multiplies with and adds, m and v i
     folded:    y = conv(x, round(f V)) + b - f m
 
 (Jacob et al. 2018, arXiv 1712.05877, section 3.2; Krishnamoorthi 2018, arXiv 1806.08342, section
-3.2.2.) Folding has scaled V already, so f starts at 1: the statistics are those of the folded
+3.2.2.) With a scale for each channel round(f V) is f round(V): the scale is that of V, and f goes
+into it on folding, so that running statistics do not disturb the rounding (as AIMET folds to the
+scale). Folding has scaled V already, so f starts at 1: the statistics are those of the folded
 layer's own output, estimated anew, whatever other techniques did to the weights before.
 """
 
@@ -113,17 +115,16 @@ class TrainedNorm(nn.Module):
         self.register_buffer("eps", torch.zeros(()))
 
     def factor(self) -> Tensor:
-        """What folding multiplies each output channel with, (channels,)."""
-        factor = self.gamma * torch.rsqrt(self.var + self.eps)
-        # A channel that is switched off has no scale to divide by.
-        tiny = factor.new_tensor(1e-6)
-        return torch.where(factor.abs() < tiny, torch.copysign(tiny, factor), factor)
-
-    def folded_weight(self, weight: Tensor) -> Tensor:
+        """What folding multiplies each output channel with, (channels,), positive."""
         if self.mode is Mode.START:
-            return weight
+            return torch.ones_like(self.gamma)
+        # A channel that is switched off has no scale to divide by.
+        return (self.gamma.abs() * torch.rsqrt(self.var + self.eps)).clamp(min=1e-6)
+
+    def folded(self, weight: Tensor) -> Tensor:
+        """A weight, or one number for each of its channels in a tensor of its rank, folded."""
         shape = [1] * weight.ndim
-        shape[self.kept.axis] = -1
+        shape[self.kept.axis if weight.ndim > 1 else 0] = -1
         return weight * self.factor().view(shape)
 
     def folded_bias(self) -> Tensor:
@@ -151,7 +152,7 @@ class TrainedNorm(nn.Module):
             momentum = 1.0 / self._seen
         own = output / self.factor().view(shape)
         return F.batch_norm(
-            own, self.mean, self.var, self.gamma, self.beta, True, momentum, float(self.eps)
+            own, self.mean, self.var, self.gamma.abs(), self.beta, True, momentum, float(self.eps)
         )
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -149,15 +150,39 @@ class TrainedSimulation(nn.Module):
             bias = torch.tensor(graph.constant(kept.bias))
             norm = TrainedNorm(kept, bias.reshape(-1))
             self.norms[_key(kept.weight)] = norm
-            hooks[kept.weight] = _then(norm.folded_weight, hooks.get(kept.weight))
+            rounding = hooks.get(kept.weight)
+            if rounding is not None and self._rounds_before(norm):
+                hooks[kept.weight] = _then(rounding, norm.folded)
+            else:
+                hooks[kept.weight] = _then(norm.folded, rounding)
             hooks[kept.bias] = partial(_own_bias, norm, hooks.get(kept.bias))
             hooks[kept.output] = _then(norm, hooks.get(kept.output))
 
+    def _rounds_before(self, norm: TrainedNorm) -> bool:
+        """True if a weight may be rounded before it is folded: its channels have scales of their
+        own that may be any number."""
+        encoding = self.model.encodings[norm.kept.weight]
+        own = encoding.axis == norm.kept.axis and encoding.block_size is None
+        return own and not encoding.grid.power_of_two
+
+    def _norm(self, key: str) -> TrainedNorm | None:
+        norm = self.norms[key] if key in self.norms else None  # noqa: SIM401
+        return norm if isinstance(norm, TrainedNorm) else None
+
     def _weight(self, key: str) -> Tensor:
         """A weight as the layer has it, before rounding."""
-        norm = self.norms[key] if key in self.norms else None  # noqa: SIM401
-        weight = self.weights[key]
-        return norm.folded_weight(weight) if isinstance(norm, TrainedNorm) else weight
+        norm, weight = self._norm(key), self.weights[key]
+        return weight if norm is None else norm.folded(weight)
+
+    def _weight_scale(self, key: str, quantizer: LearnedQuantizer | FollowingScale) -> Tensor:
+        """The scale of a weight as the layer has it."""
+        norm = self._norm(key)
+        before = norm is not None and self._rounds_before(norm)
+        if isinstance(quantizer, FollowingScale):
+            scale = quantizer.scale(self.weights[key] if before else self._weight(key))
+        else:
+            scale = quantizer.scale_and_zero_point()[0]
+        return norm.folded(scale) if norm is not None and before else scale
 
     def parameters_of_weights(self) -> list[nn.Parameter]:
         """What is trained besides ranges."""
@@ -207,10 +232,8 @@ class TrainedSimulation(nn.Module):
         name = self.model.plan.tensors[name].tied_to or name
         key = _key(name)
         quantizer = self.quantizers[key] if key in self.quantizers else None  # noqa: SIM401
-        if isinstance(quantizer, LearnedQuantizer):
-            return quantizer.scale_and_zero_point()[0]
-        if isinstance(quantizer, FollowingScale):
-            return quantizer.scale(self._weight(key))
+        if isinstance(quantizer, LearnedQuantizer | FollowingScale):
+            return self._weight_scale(key, quantizer)
         return torch.tensor(self.model.encodings[name].scale, device=self.device)
 
     def _tied(self, row: TensorPlan, rank: int | None, device: torch.device) -> Quantizer | None:
@@ -270,18 +293,15 @@ class TrainedSimulation(nn.Module):
         found = {}
         for key, quantizer in self.quantizers.items():
             name = _name(key)
+            if not isinstance(quantizer, LearnedQuantizer | FollowingScale):
+                continue
+            known = self.model.encodings[name]
             if isinstance(quantizer, LearnedQuantizer):
-                found[name] = quantizer.encoding()
-            elif isinstance(quantizer, FollowingScale):
-                before = self.model.encodings[name]
-                scale = quantizer.scale(self._weight(key)).detach().cpu().numpy()
-                found[name] = Encoding(
-                    before.grid,
-                    scale.reshape(before.scale.shape).astype(np.float32),
-                    before.zero_point,
-                    before.axis,
-                    before.block_size,
-                )
+                known = quantizer.encoding()
+            if isinstance(quantizer, FollowingScale) or self._norm(key) is not None:
+                scale = self._weight_scale(key, quantizer).detach().cpu().numpy()
+                known = replace(known, scale=scale.reshape(known.scale.shape).astype(np.float32))
+            found[name] = known
         return found
 
 

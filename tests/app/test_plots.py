@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
-import time
 
 import numpy as np
 import pytest
@@ -156,19 +154,6 @@ def test_the_theme_recolours(ranges: RangePlot, qapp) -> None:  # type: ignore[n
     apply_theme(qapp, LIGHT)
     assert color_at(ranges, 0, 1.5) == LIGHT.accent
     assert color_at(ranges, 3, 2.5) in (LIGHT.background, LIGHT.grid)
-
-
-def test_a_repaint_of_a_hundred_bars_is_quick(ranges: RangePlot) -> None:
-    names = [f"t{i}" for i in range(100)]
-    random = np.random.default_rng(0)
-    spent = []
-    for _ in range(20):
-        low, high = -random.random(100), random.random(100)
-        start = time.process_time()
-        ranges.set_ranges(names, low, high)
-        ranges.canvas.viewport().repaint()
-        spent.append(time.process_time() - start)
-    assert statistics.median(spent) < 0.008
 
 
 def test_many_channels_all_leave_a_pixel(qtbot) -> None:  # type: ignore[no-untyped-def]

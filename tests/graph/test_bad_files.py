@@ -360,13 +360,13 @@ def test_mutations(opset: int, tmp_path: Path) -> None:
             else:
                 mutant[at:at] = mutant[at : at + int(random.integers(1, 9))]
         path.write_bytes(mutant)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             open_model(path)
             opened += 1
         except ModelError as error:
             messages.append(str(error))
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.process_time() - start)
     assert opened
     assert all(path.name in message for message in messages)
     assert slowest < 2

@@ -296,13 +296,13 @@ def test_mutants(make: Callable[[], onnx.ModelProto], tmp_path: Path) -> None:
         for _ in range(int(random.integers(1, 3))):
             MUTATIONS[int(random.integers(len(MUTATIONS)))](mutant, random)
         path.write_bytes(mutant.SerializeToString())
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             open_model(path, check=unsupported_ops)
             opened += 1
         except ModelError as error:
             refused.append((error.message, error.hint))
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.process_time() - start)
     assert opened
     assert refused
     assert all(message and hint for message, hint in refused)

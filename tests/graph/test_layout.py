@@ -1,8 +1,7 @@
-"""The layout: nothing overlaps, chains are straight, odd graphs are tolerated, and it is fast."""
+"""The layout: nothing overlaps, chains are straight, odd graphs are tolerated."""
 
 from __future__ import annotations
 
-import time
 from itertools import combinations, pairwise
 
 from hypothesis import given, settings
@@ -114,16 +113,3 @@ def test_any_graph(
     result = layout(nodes, edges)
     check(nodes, edges, result)
     assert result == layout(nodes, edges)
-
-
-def test_speed() -> None:
-    for count, limit in ((1000, 0.15), (5000, 1.0)):
-        nodes, edges = residual_network(count)
-        best = min(_seconds(nodes, edges) for _ in range(3))
-        assert best < limit
-
-
-def _seconds(nodes: Nodes, edges: Edges) -> float:
-    start = time.perf_counter()
-    layout(nodes, edges)
-    return time.perf_counter() - start

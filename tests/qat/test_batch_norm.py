@@ -129,6 +129,7 @@ def test_estimated_statistics_are_means_over_batches(fine: QuantizedModel) -> No
     simulation = kept(fine)
     norm = simulation.norms["0|weight"]
     batches = [images(seed, 16) for seed in (3, 4, 5)]
+    simulation.eval()
     simulation.estimate_norms([feed(fine, array) for array in batches])
     weight = simulation.weights["0|weight"].detach()
     outputs = [nn.functional.conv2d(torch.tensor(x), weight, padding=1) for x in batches]
