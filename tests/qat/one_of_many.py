@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
-
-sys.path[:0] = [str(Path(__file__).parents[2])]
 
 from studio.jobs.events import Event, TrainingResult, TrainingStep
 from studio.project import steps

@@ -28,7 +28,7 @@ from studio.sim.simulator import simulating_executor
 from studio.techniques.technique import Samples
 
 CPU = torch.device("cpu")
-SOURCE = '''
+SOURCE = """
 import torch
 from torch import nn
 
@@ -48,7 +48,7 @@ def network():
             nn.init.uniform_(module.weight, -1.5, 1.5)
             nn.init.normal_(module.bias)
     return net.eval()
-'''
+"""
 
 
 EXTREMES = [np.full((1, 3, 8, 8), value, np.float32) for value in (-7, 9)]
@@ -64,7 +64,7 @@ def images(seed: int, count: int = 64) -> np.ndarray:
 def model_of(folder: Path, bits: int) -> QuantizedModel:
     (folder / "network.py").write_text(SOURCE)
     graph = open_model(f"{folder}/network.py:network", inputs=["1,3,8,8"], trust=True)
-    config = QuantConfig().with_defaults(weight_bits=bits, act_bits=bits)
+    config = QuantConfig().with_defaults(weight_bits=bits, act_bits=bits, act_observer="minmax")
     name = graph.inputs[0].name or ""
     statistics = collect_statistics(
         graph,

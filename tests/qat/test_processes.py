@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from studio.data.dataset import reading_order
 from studio.runtime.world import World
 
 HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
 
 
 def together(size: int, *arguments: str) -> list[dict[str, Any]]:
@@ -22,7 +24,12 @@ def together(size: int, *arguments: str) -> list[dict[str, Any]]:
     starter = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
     command = [sys.executable, *(starter if size > 1 else []), str(HERE / "one_of_many.py")]
     result = subprocess.run(
-        [*command, *arguments], check=True, capture_output=True, text=True, timeout=300
+        [*command, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=ENVIRONMENT,
     )
     lines = [line for line in result.stdout.splitlines() if line.startswith("{")]
     assert len(lines) == size, result.stderr
@@ -61,6 +68,7 @@ def test_a_batch_that_cannot_be_shared_is_named() -> None:
         capture_output=True,
         text=True,
         timeout=300,
+        env=ENVIRONMENT,
     )
     assert result.returncode != 0
     assert "multiple of 2" in result.stderr
