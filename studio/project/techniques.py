@@ -15,12 +15,15 @@ from studio.project.document import Applied, Document
 from studio.project.recipe import TechniqueStep
 from studio.project.steps import document_data, input_specs, require_calibration
 from studio.project.whole_batches import WholeBatches
+from studio.ptq.technique import TECHNIQUES as POST_TRAINING
 from studio.qat.technique import QAT
 from studio.sim.quantized_model import QuantizedModel
 from studio.techniques.history import Recorder
 from studio.techniques.technique import Options, Samples, Technique
 
-TECHNIQUES: dict[str, Technique] = {technique.name: technique for technique in (QAT,)}
+TECHNIQUES: dict[str, Technique] = {
+    technique.name: technique for technique in (*POST_TRAINING, QAT)
+}
 """All techniques by name."""
 
 

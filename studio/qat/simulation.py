@@ -128,6 +128,7 @@ class TrainedSimulation(nn.Module):
     def _run_through(self, batches: Iterable[Mapping[str, np.ndarray]]) -> None:
         with torch.no_grad():
             for inputs in batches:
+                self._executor.forget_quantized()  # each batch changes what weights are folded with
                 self._executor.run(inputs, self.names)
 
     def _enter(self, mode: Mode) -> None:

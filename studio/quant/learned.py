@@ -94,13 +94,33 @@ class _Learned(torch.autograd.Function):
         inside = rounded.eq_(numbers)  # 1 or 0
         dx = grad * inside
         dscale = dzero_point = None
-        if for_scale:
+        if for_scale and rounding_term and scale.numel() == 1:
+            # sum(grad * numbers) - sum(grad * inside * steps): no tensor in between is written.
+            total = _product(grad, numbers) - _product(dx, steps)
+            dscale = total.mul(gradient_scale).view_as(scale)
+        elif for_scale:
             numbers.sub_(inside.mul_(steps if rounding_term else numbers))
             dscale = numbers.mul_(grad).sum_to_size(scale.shape).mul(gradient_scale)
         if for_zero_point:
             saturated = (grad - dx).sum_to_size(zero_point.shape)
             dzero_point = saturated.mul_(scale).mul_(-gradient_scale)
         return dx if for_x else None, dscale, dzero_point, None, None, None
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """sum(a * b), () float32."""
+    if a.stride() != b.stride():
+        b = torch.empty_like(a).copy_(b)
+    if a.numel() and _dense(a):
+        flat = (a.numel(),), (1,)
+        return torch.dot(a.as_strided(*flat), b.as_strided(*flat))
+    return (a * b).sum()
+
+
+def _dense(x: Tensor) -> bool:
+    """True if the values lie one after the other in memory, in whatever order of the axes."""
+    last = x.is_contiguous(memory_format=torch.channels_last) if x.ndim == 4 else False
+    return x.is_contiguous() or last
 
 
 def _ends(grid: Grid | FloatGrid, zero_point: Tensor | None) -> tuple[Bound, Bound]:

@@ -189,9 +189,10 @@ def _rounds(
     while True:
         cancel.check()
         batch = next(own, None)
-        found = None if batch is None else (samples(batch), looks.at(batch, cancel))
-        if found is not None and world.size > 1:
-            found = found[0], list(found[1])
+        found: _Batch | None = None
+        if batch is not None:
+            seen = looks.at(batch, cancel)
+            found = samples(batch), (list(seen) if world.size > 1 else seen)
         if not any(world.told_by_all(found is not None)):
             return
         yield [item for item in world.gathered(found) if item is not None]

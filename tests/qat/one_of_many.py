@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=20)
     options = parser.parse_args()
     document = steps.open_document(DIGITS / "digits.onnx")
-    config = document.config.with_defaults(weight_bits=4, act_bits=4, act_observer="mse")
+    config = document.config.with_defaults(weight_bits=8, act_bits=8, act_observer="mse")
     data = DataSettings(
         path=DIGITS / "test.npz",
         training_path=DIGITS / "calibration.npz",

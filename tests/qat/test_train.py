@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from qat_models import digits_model, digits_samples
+from qat_models import digits_data, digits_model, digits_samples
 
 from studio.errors import CancelledError, ConfigError, ConsentRequiredError
 from studio.jobs.events import CancelToken, Event, TrainingResult, TrainingStep, Warned
@@ -20,7 +21,7 @@ from studio.qat.simulation import TrainedSimulation
 from studio.qat.train import measure, train
 from studio.sim.quantized_model import QuantizedModel
 
-FAST = {"learning_rate": 0.01, "range_learning_rate": 3e-3, "batch_size": 20}
+FAST = {"learning_rate": 0.01, "range_learning_rate": 1e-2, "batch_size": 20}
 
 
 def top1(model: QuantizedModel) -> float:
@@ -64,6 +65,24 @@ def test_what_happens_is_told() -> None:
     assert [(event.epoch, event.metric) for event in results] == [(0, "top-1"), (1, "top-1")]
 
 
+@pytest.mark.parametrize("choice", ["mixed_precision", "recompute"])
+def test_cheaper_steps_learn_as_well(choice: str) -> None:
+    options = QatOptions(epochs=16, **FAST, **{choice: True})
+    assert top1(train(digits_model(2, 4), digits_samples(), options).model) > 90
+
+
+def test_what_is_measured_is_kept_apart() -> None:
+    """Without other data a share of the training data is measured on and not trained on."""
+    everything = digits_data("calibration")
+    samples = replace(digits_samples(), validation=everything, apart=False)
+    events: list[Event] = []
+    train(digits_model(), samples, QatOptions(epochs=1, validation=0.2, **FAST), events.append)
+    steps = [event for event in events if isinstance(event, TrainingStep)]
+    assert steps[-1].total == 8  # 160 of 200 samples in batches of 20
+    (result,) = (event for event in events if isinstance(event, TrainingResult))
+    assert (result.value * 40 / 100) % 1 == pytest.approx(0)
+
+
 def test_the_same_seed_gives_the_same_weights() -> None:
     options = QatOptions(epochs=1, **FAST)
     first, second, other = (
@@ -96,7 +115,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(tmp_path: Path) -> Non
     code = f"""
         import os, sys
         sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]
-        from qat_models import digits_model, digits_samples
+        from qat_models import digits_data, digits_model, digits_samples
         from studio.jobs.events import TrainingStep
         from studio.qat.options import QatOptions
         from studio.qat.train import train

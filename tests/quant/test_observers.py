@@ -322,6 +322,7 @@ def test_entropy_finds_the_least_divergence(grid: Grid) -> None:
     folded[: positive.size] += positive
     folded[: negative.size] += negative
     folded = folded[: np.flatnonzero(folded)[-1] + 1]
+    folded[0] = folded[1]
     levels = grid.qmax + 1
     every = {i: divergence(folded, i, levels) for i in range(levels, folded.size + 1)}
     width = (statistics.high - statistics.low) / BINS
@@ -337,9 +338,17 @@ def test_entropy_behind_a_relu_uses_all_levels() -> None:
     assert low == 0.0
     statistics = statistics_of(values)
     width = (statistics.high - statistics.low) / BINS
-    folded = statistics.counts[: np.flatnonzero(statistics.counts)[-1] + 1]
+    folded = statistics.counts[: np.flatnonzero(statistics.counts)[-1] + 1].copy()
+    folded[0] = folded[1]
     every = {i: divergence(folded, i, 256) for i in range(256, folded.size + 1)}
     assert every[round(high / width - 0.5)] <= min(every.values()) * 1.02 + 1e-9
+
+
+def test_entropy_does_not_mind_how_many_values_are_zero() -> None:
+    values = np.abs(heavy_tailed(6))
+    alone = entropy(statistics_of(values), U8)
+    many = np.concatenate([values, np.zeros(20 * values.size, np.float32)])
+    assert entropy(statistics_of(many), U8) == pytest.approx(alone)
 
 
 def test_entropy_of_a_fine_grid_keeps_everything() -> None:

@@ -34,7 +34,14 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(nn.Module):
     """Strides fit 32x32 images; half of the paper's widths."""
 
-    STAGES = ((1, 8, 1, 1), (6, 16, 2, 1), (6, 16, 3, 2), (6, 32, 3, 2), (6, 48, 2, 1), (6, 80, 2, 2))
+    STAGES = (
+        (1, 8, 1, 1),
+        (6, 16, 2, 1),
+        (6, 16, 3, 2),
+        (6, 32, 3, 2),
+        (6, 48, 2, 1),
+        (6, 80, 2, 2),
+    )
 
     def __init__(self, classes: int = 10) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Train `resnet20` or `mobilenetv2` on images in `FOLDER/train/<class>` and `FOLDER/test/<class>`.
+"""Train a model of this folder on images in `FOLDER/train/<class>` and `FOLDER/test/<class>`.
 
     python train.py resnet20 FOLDER --epochs 60
 
@@ -60,7 +60,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("model", choices=("resnet20", "mobilenetv2"))
+    parser.add_argument("model", choices=("quickstart", "resnet20", "mobilenetv2"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=60)
     options = parser.parse_args()

@@ -10,32 +10,6 @@ from studio.exporting.operators.integers import Integers, dequantized, integers_
 from studio.graph.edit import add_constant, array_of, input_of
 from studio.graph.quantized.found import is_quantize
 
-MOVING = frozenset(
-    [
-        "DepthToSpace",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "GatherElements",
-        "GatherND",
-        "Identity",
-        "MaxPool",
-        "Pad",
-        "ReduceMax",
-        "ReduceMin",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
-"""Operators that onnxruntime runs on int8 and uint8; Resize selects only in the nearest mode."""
-
 
 def move_integers(graph: ir.Graph, node: ir.Node) -> None:
     """Let `node` read the integers instead of the real numbers, if its results are rounded to just

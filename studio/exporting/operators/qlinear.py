@@ -25,9 +25,10 @@ from studio.exporting.operators.integers import (
     take_place,
     zero_point_of,
 )
-from studio.exporting.operators.moving import MOVING, move_integers
+from studio.exporting.operators.moving import move_integers
 from studio.graph.edit import array_of, float_attribute, input_of, int_attribute, is_op
 from studio.graph.prepare.dead_code import remove_dead_code
+from studio.graph.quantized.moving import MOVING_OPS
 
 Written = tuple[str, str, list[ir.Value | None], dict[str, Any]]
 """Domain, operator, inputs and attributes of what replaces a node."""
@@ -39,7 +40,7 @@ def use_qlinear_operators(model: ir.Model, *, contrib: bool = True) -> None:
     standard ONNX); others stay between DequantizeLinear and QuantizeLinear."""
     graph = model.graph
     for node in list(graph):
-        if is_op(node, *MOVING):
+        if is_op(node, *MOVING_OPS):
             move_integers(graph, node)
             continue
         rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None

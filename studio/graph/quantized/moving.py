@@ -38,6 +38,7 @@ MOVING_OPS = (
     "Transpose",
     "Unsqueeze",
 )
+"""Operators that onnxruntime runs on int8 and uint8; Resize selects only in the nearest mode."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,8 @@ def entropy(statistics: TensorStatistics, grid: Grid) -> Range:
     counted in the last bin; Q is the same without, in as many levels as the grid has there (128
     for int8, 256 for uint8 behind a ReLU), spread evenly over the bins that are not empty.
     Thresholds from that number of bins upwards are tried; a grid finer than the bins keeps the
-    whole range. (Migacz 2017, "8-bit inference with TensorRT", GTC.)
+    whole range. (Migacz 2017, "8-bit inference with TensorRT", GTC; the bin at zero counts as much
+    as its neighbour, as in NVIDIA's pytorch-quantization.)
     """
     if not statistics.has_spread:
         return minmax(statistics)
@@ -32,6 +33,8 @@ def entropy(statistics: TensorStatistics, grid: Grid) -> Range:
     bins = np.floor(np.abs(statistics.centres) / width).astype(np.intp)
     counts = np.bincount(bins, weights=statistics.counts).astype(np.float64)
     counts = counts[: int(np.flatnonzero(counts)[-1]) + 1]
+    # The zeros behind a Relu are on every grid; counted, they would outweigh all else.
+    counts[0] = counts[min(1, counts.size - 1)]
     if counts.size <= levels:
         return minmax(statistics)
     tried = np.arange(counts.size, levels - 1, -1)

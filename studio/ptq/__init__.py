@@ -1,0 +1,1 @@
+"""Post-training techniques: better rounding and ranges without labels and without retraining."""
