@@ -276,8 +276,8 @@ class LearnedScale(LearnedQuantizer):
             self.register_buffer("zero_point", zero_point if encoding.zero_point.any() else None)
 
     def _sized(self) -> list[tuple[Tensor | None, float]]:
-        low, high = bounds(self.grid)
-        return [(self.scale, float(self.scale.detach().mean())), (self.zero_point, high - low)]
+        # A zero point moves by whole numbers: one of them, not the range, is the size of its step.
+        return [(self.scale, float(self.scale.detach().mean())), (self.zero_point, 1.0)]
 
     def raw_scale(self) -> Tensor:
         return self.scale

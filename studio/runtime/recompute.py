@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,8 +24,8 @@ class Segment:
 
 
 def run_again(plan: Plan, values: Mapping[str, Any], device: torch.device) -> list[Any]:
-    """What `plan.run` gives. For the gradient only what passes from segment to segment is kept; each
-    segment is run again when its gradient is due."""
+    """What `plan.run` gives. For the gradient only what passes from segment to segment is kept;
+    each segment is run again when its gradient is due."""
     slots = plan.filled(values)
 
     def run(segment: Segment, *given: Any) -> tuple[Any, ...]:
@@ -62,7 +63,7 @@ def segments(plan: Plan) -> list[Segment]:
         if places:
             cuts.append(min(places, key=lambda place: (passing[place], abs(place - middle))))
     cuts.append(len(steps))
-    return [_segment(plan, start, end) for start, end in zip(cuts, cuts[1:], strict=False)]
+    return [_segment(plan, start, end) for start, end in pairwise(cuts)]
 
 
 def _passing(plan: Plan) -> list[int]:

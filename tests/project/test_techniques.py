@@ -15,7 +15,7 @@ from studio.project.store import load_project, save_project
 from studio.project.techniques import apply_technique, parse_options, parse_step
 
 DIGITS = Path(__file__).parents[2] / "resources/examples/digits"
-OPTIONS = {"epochs": 8, "learning_rate": 0.01, "range_learning_rate": 1e-2, "batch_size": 20}
+OPTIONS = {"epochs": 8, "learning_rate": 0.01, "range_learning_rate": 1e-3, "batch_size": 20}
 
 
 @pytest.fixture(scope="module")

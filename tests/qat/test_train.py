@@ -21,7 +21,7 @@ from studio.qat.simulation import TrainedSimulation
 from studio.qat.train import measure, train
 from studio.sim.quantized_model import QuantizedModel
 
-FAST = {"learning_rate": 0.01, "range_learning_rate": 1e-2, "batch_size": 20}
+FAST = {"learning_rate": 0.01, "range_learning_rate": 1e-3, "batch_size": 20}
 
 
 def top1(model: QuantizedModel) -> float:
@@ -188,7 +188,7 @@ def test_a_loss_of_ones_own(tmp_path: Path) -> None:
     loss = f"{path}:smooth"
     with pytest.raises(ConsentRequiredError):
         train(digits_model(), digits_samples(), QatOptions(loss=loss))
-    options = QatOptions(epochs=16, loss=loss, trust=True, distillation=0.0, **FAST)
+    options = QatOptions(epochs=24, loss=loss, trust=True, distillation=0.0, **FAST)
     assert top1(train(digits_model(2, 4), digits_samples(), options).model) > 90
 
 
