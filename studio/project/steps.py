@@ -259,15 +259,16 @@ def calibrate(
     subset = dataset.subset(settings.calibration_size)
     world = join_world()
     positions = np.arange(len(subset))
-    mine = world.share(positions, batch_size)
+    share = world.share(positions, batch_size)
+    mine = subset.select(share) if len(share) else None  # fewer batches than processes
     read: list[int] = []  # fewer samples than there are pictures where some are broken
 
     def inputs() -> Iterator[Mapping[str, np.ndarray]]:
         if not world.first:  # it tells the shapes
             for batch in subset.select(positions[:batch_size]).batches(batch_size):
                 yield batch.inputs
-        if len(mine):
-            for batch in subset.select(mine).batches(batch_size, cancel=cancel):
+        if mine is not None:
+            for batch in mine.batches(batch_size, cancel=cancel):
                 read.append(len(batch))
                 yield batch.inputs
 
@@ -281,7 +282,7 @@ def calibrate(
         emit=emit,
         cancel=cancel,
     )
-    _report(subset, emit)
+    _report(mine or subset, emit)
     (count,) = world.total([float(sum(read))])
     calibration = Calibration(statistics, dataset.name, int(count), dataset.synthetic)
     calibrated = replace(document, calibration=calibration, evaluation=None, export=None)

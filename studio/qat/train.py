@@ -182,11 +182,14 @@ class _Training:
         order = reading_order(len(self.data), None, self.options.seed * 100_003 + epoch)
         mine = self.world.share(order, self.batch_size)[done * self.batch_size :]
         found: Iterator[Batch] = iter(())
-        if len(mine):
-            found = self.data.select(mine).batches(self.batch_size, cancel=self.cancel)
+        part = self.data.select(mine) if len(mine) else None
+        if part is not None:
+            found = part.batches(self.batch_size, cancel=self.cancel)
         for _ in range(done, self.batches):
             batch = next(found, None)
             yield batch and _augmented(batch, self.options, epoch, mine[batch.indices])
+        for warning in part.warnings if part is not None else ():
+            self.emit(Warned(warning))
 
     def _train_batch(self, batch: Batch | None) -> float:
         """One step; the mean loss over all processes."""

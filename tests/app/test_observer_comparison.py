@@ -39,34 +39,34 @@ def test_every_method_is_there_with_range_and_error(window, inspector, calibrate
     best = max(result.sqnr_db for result in found.values())
     assert found["mse"].sqnr_db == pytest.approx(best, abs=0.1), "it searches for just that"
     assert all(math.isfinite(result.sqnr_db) for result in found.values())
-    assert found["entropy"].maximum < found["minmax"].maximum
-    assert found["entropy"].clipped > 0.0
+    assert found["percentile"].maximum < found["minmax"].maximum
+    assert found["percentile"].clipped > 0.0
 
 
 def test_the_histogram_shows_all_ranges_and_the_one_looked_at(inspector, qtbot):
     plot = inspector.histogram
     assert len(plot._ranges) == len(inspector.compare.results)
     low, high = plot._limits
-    inspector.compare.table.looked_at.emit("entropy")
-    result = next(item for item in inspector.compare.results if item.observer == "entropy")
+    inspector.compare.table.looked_at.emit("percentile")
+    result = next(item for item in inspector.compare.results if item.observer == "percentile")
     assert plot.shown_limits == (result.minimum, result.maximum)
-    assert plot.note.text().startswith("entropy: ")
+    assert plot.note.text().startswith("percentile: ")
     inspector.compare.table.looked_at.emit("")
     assert plot.shown_limits == (low, high)
-    assert not plot.note.text().startswith("entropy")
+    assert not plot.note.text().startswith("percentile")
 
 
 def test_a_click_chooses_the_observer(window, inspector, qtbot):
     table = inspector.compare.table
     names = [result.observer for result in table.results]
-    row = names.index("entropy")
+    row = names.index("percentile")
     before = window.session.document.encodings
     where = table.visualItemRect(table.item(row, 0)).center()
     qtbot.mouseClick(table.viewport(), Qt.MouseButton.LeftButton, pos=where)
     document = window.session.document
-    assert document.plan.layer("down.conv").settings.act_observer == "entropy"
+    assert document.plan.layer("down.conv").settings.act_observer == "percentile"
     assert window.session.undo_stack.undoText() == (
-        "Set activation observer of down.conv to entropy"
+        "Set activation observer of down.conv to percentile"
     )
     qtbot.waitUntil(idle(window), timeout=20000)
     output = document.plan.layer("down.conv").output
@@ -74,7 +74,7 @@ def test_a_click_chooses_the_observer(window, inspector, qtbot):
     assert float(after.maximum) < float(before[output].maximum)
     assert float(after.maximum) == pytest.approx(table.results[row].maximum)
     assert "✓" in table.item(row, 0).text()
-    assert inspector.activation.boxes["observer"].currentText() == "entropy"
+    assert inspector.activation.boxes["observer"].currentText() == "percentile"
 
 
 def test_the_keyboard_chooses_too(window, inspector, qtbot):
