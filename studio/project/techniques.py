@@ -22,7 +22,7 @@ from studio.techniques.history import Recorder
 from studio.techniques.technique import Options, Samples, Technique
 
 TECHNIQUES: dict[str, Technique] = {
-    technique.name: technique for technique in (*POST_TRAINING, QAT)
+    technique.name: technique for technique in (QAT, *POST_TRAINING)
 }
 """All techniques by name."""
 
