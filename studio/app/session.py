@@ -247,9 +247,8 @@ class Session(QObject):
             self._hand_out(job)
             if ended:
                 self._end(job)
-        for entry in [entry for entry in self._asides if entry[0].state is not JobState.RUNNING]:
-            self._asides.remove(entry)
-            aside, done, failed = entry
+        while (place := self._ended_aside()) is not None:
+            aside, done, failed = self._asides.pop(place)
             aside.wait(1.0)
             if aside.error is None:
                 done(aside.result())
@@ -257,6 +256,13 @@ class Session(QObject):
                 failed(aside.error)
         if self.job is None and not self._asides:
             self._timer.stop()
+
+    def _ended_aside(self) -> int | None:
+        """Place of one that has ended: whoever is told of its end may forget or start others."""
+        places = (
+            i for i, (job, *_) in enumerate(self._asides) if job.state is not JobState.RUNNING
+        )
+        return next(places, None)
 
     def _hand_out(self, job: Job[Any]) -> None:
         newest: dict[type, Any] = {}

@@ -246,3 +246,21 @@ def test_pause_and_resume(window, digits, qtbot, monkeypatch):
     assert status.title.text() == "Cancelled. Nothing was changed."
     assert window.session.document is digits
     assert not status.pause.isVisible()
+
+
+def test_who_is_told_of_an_end_may_forget_another(window):
+    """Both have ended by the same tick; the second is forgotten by the first."""
+    session = window.session
+    told = []
+    second = None
+
+    def first_done(result: str) -> None:
+        told.append(result)
+        session.forget(second)
+
+    first = session.aside("one", lambda emit, cancel: "one", first_done, told.append)
+    second = session.aside("two", lambda emit, cancel: "two", told.append, told.append)
+    assert first.wait(5) and second.wait(5)
+    session.poll()
+    assert told == ["one"]
+    assert session._asides == []
