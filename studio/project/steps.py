@@ -260,7 +260,9 @@ def calibrate(
     world = join_world()
     positions = np.arange(len(subset))
     share = world.share(positions, batch_size)
-    mine = subset.select(share) if len(share) else None  # fewer batches than processes
+    mine: Dataset | None = subset
+    if world.size > 1:
+        mine = subset.select(share) if len(share) else None  # fewer batches than processes
     read: list[int] = []  # fewer samples than there are pictures where some are broken
 
     def inputs() -> Iterator[Mapping[str, np.ndarray]]:
