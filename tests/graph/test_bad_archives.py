@@ -118,15 +118,14 @@ def test_truncated_and_damaged_files(tmp_path: Path) -> None:
         content = make()
         for place, length in enumerate(np.linspace(0, len(content) - 1, TRUNCATED).astype(int)):
             (tmp_path / f"cut{place}_{name}").write_bytes(content[:length])
-        for place in range(DAMAGED):
+        for place in range(DAMAGED + DAMAGED // 2):
             (tmp_path / f"bad{place}_{name}").write_bytes(damaged(content, random))
     results = opened(tmp_path)
     for result in results:
         assert not (result["file"].startswith("cut") and result["ended"] == "opened"), result
         assert result["what"] == "weights" or result["ended"] != "opened", result
     ends = [result["ended"] for result in results]
-    # How often each happens depends on where the bytes of this torch's archives lie.
-    assert {"opened", "asked", "refused"} <= set(ends)
+    assert all(ends.count(end) > 20 for end in ("opened", "asked", "refused"))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

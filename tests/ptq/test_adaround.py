@@ -23,7 +23,7 @@ from studio.quant.grid import Grid
 from studio.sim.quantized_model import QuantizedModel
 from studio.techniques.technique import Outcome
 
-FEW = AdaRoundOptions(samples=100, iterations=300, positions=4096)
+FEW = AdaRoundOptions(samples=200, iterations=500)
 
 
 def top1(model: QuantizedModel) -> float:
@@ -55,7 +55,7 @@ def test_the_rectified_sigmoid_reaches_both_ends() -> None:
 
 def test_two_bit_weights_are_repaired(before: QuantizedModel, outcome: Outcome) -> None:
     assert top1(before) < 40
-    assert top1(outcome.model) > 75
+    assert top1(outcome.model) > 85
     assert all(row.after >= row.before for row in outcome.rows)  # type: ignore[operator]
     assert {row.layer for row in outcome.rows} == {
         layer.name for layer in before.plan.layers if layer.weights
