@@ -27,7 +27,7 @@ from studio.sim.placement import place
 from studio.sim.plan import Plan
 from studio.sim.quantized_model import QuantizedModel
 from studio.techniques.history import TrainingHistory
-from studio.techniques.technique import Row
+from studio.techniques.technique import Chart, Row
 
 
 class DataSettings(BaseModel):
@@ -65,8 +65,8 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Applied:
-    """A technique that was applied: its name and options, what it did, for people, and how the
-    training went, if it was one."""
+    """A technique that was applied: its name and options, what it did, for people, how the
+    training went, if it was one, and what it has to show as a plot."""
 
     technique: str
     options: Mapping[str, Any]
@@ -74,6 +74,7 @@ class Applied:
     measure: str = ""
     rows: tuple[Row, ...] = ()
     training: TrainingHistory | None = None
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True)

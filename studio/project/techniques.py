@@ -90,6 +90,7 @@ def apply_technique(
         outcome.measure,
         outcome.rows,
         recorder.history(),
+        outcome.chart,
     )
     return replace(with_model(document, outcome.model), applied=(*document.applied, applied))
 

@@ -36,15 +36,19 @@ class QuantizedModel:
     def changed(
         self,
         *,
+        graph: ModelGraph | None = None,
         constants: Mapping[str, np.ndarray] | None = None,
         config: QuantConfig | None = None,
         statistics: Mapping[str, TensorStatistics] | None = None,
         encodings: Mapping[str, Encoding] | None = None,
         forget: frozenset[str] = frozenset(),
     ) -> QuantizedModel:
-        """This model with other values of some initializers, other settings, a new calibration, or
-        `encodings` given by a technique (those `forget` names are found anew); all else follows."""
-        graph = with_constants(self.graph, constants) if constants else self.graph
+        """This model with another graph, other values of some initializers, other settings, a new
+        calibration, or `encodings` given by a technique (those `forget` names are found anew); all
+        else follows."""
+        graph = graph or self.graph
+        if constants:
+            graph = with_constants(graph, constants)
         given = {name: item for name, item in self.given.items() if name not in forget}
         return quantized_model(
             graph,

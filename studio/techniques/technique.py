@@ -6,7 +6,7 @@ and the documentation.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -37,6 +37,32 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A point of a chart. `settings` are those of the layers by name where choosing the point means
+    anything: the configuration that it was measured with. `note` says more in a sentence."""
+
+    x: float
+    y: float
+    label: str = ""
+    note: str = ""
+    chosen: bool = False
+    settings: Mapping[str, Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a technique has to show as a plot: points in order, `line` joins them. `target` is a
+    level of y to reach (None: none)."""
+
+    title: str
+    x: str
+    y: str
+    points: tuple[Point, ...]
+    line: bool = True
+    target: float | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The improved model and what was done, for people. `measure` names what the rows measure."""
 
@@ -44,6 +70,7 @@ class Outcome:
     summary: str
     measure: str = ""
     rows: tuple[Row, ...] = ()
+    chart: Chart | None = None
 
 
 @dataclass(frozen=True)
