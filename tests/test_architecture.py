@@ -30,7 +30,7 @@ MAY_KNOW = {
     "analysis": {"data", "graph", "jobs", "quant", "runtime", "sim"},
     "techniques": {"data", "graph", "jobs", "quant", "runtime", "sim"},
     "qat": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim", "techniques"},
-    "ptq": {"data", "graph", "jobs", "quant", "runtime", "sim", "techniques"},
+    "ptq": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim", "techniques"},
     "exporting": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim"},
 }
 NOTHING_KNOWING = {"errors", "plain_json", "readable", "resource_files", "whole_files"}

@@ -220,6 +220,15 @@ COMMANDS = (
         _needs_idle_model,
     ),
     Command(
+        "autoquant",
+        "AutoQuant…",
+        "Run",
+        "improve",
+        "Shift+F8",
+        "Let the studio try the techniques until the loss is small enough",
+        _needs_model,
+    ),
+    Command(
         "improve",
         "Improve…",
         "Run",
@@ -235,6 +244,15 @@ COMMANDS = (
         "evaluate",
         "F6",
         "Compare the quantized model with the float model",
+        _needs_data,
+    ),
+    Command(
+        "analyse",
+        "Analyse sensitivity",
+        "Run",
+        "",
+        "Shift+F6",
+        "Measure which layers the loss comes from: each quantized alone, each left in float alone",
         _needs_data,
     ),
     Command(
@@ -306,6 +324,15 @@ COMMANDS = (
         _needs_model,
     ),
     Command(
+        "sensitivity",
+        "Sensitivity",
+        "View",
+        "",
+        "Ctrl+Shift+A",
+        "Show which layers the loss comes from, and outlier channels",
+        _needs_model,
+    ),
+    Command(
         "forecast",
         "Forecast",
         "View",
@@ -328,6 +355,15 @@ COMMANDS = (
         "",
         "",
         "Colour the graph by the error of each layer",
+        _needs_model,
+    ),
+    Command(
+        "color_sensitivity",
+        "Colour: sensitivity",
+        "View",
+        "",
+        "",
+        "Colour the graph by what each layer quantized alone does to the model's outputs",
         _needs_model,
     ),
     Command(

@@ -14,7 +14,13 @@ from studio.app.actions import Actions
 from studio.app.graph import CanvasNode, GraphView
 from studio.app.graph_boxes import Box, Boxes
 from studio.app.layers.columns import number_of
-from studio.app.overlay import bits_color, layer_sqnr, sqnr_scale
+from studio.app.overlay import (
+    bits_color,
+    layer_sensitivity,
+    layer_sqnr,
+    sensitivity_scale,
+    sqnr_scale,
+)
 from studio.app.session import Session
 from studio.app.theme import ramp
 from studio.app.widgets import label, menu_button
@@ -27,7 +33,13 @@ if TYPE_CHECKING:
     from studio.project.document import Document
     from studio.sim.plan import Layer, Plan
 
-COLORS = {"none": "none", "bits": "bits", "sqnr": "SQNR", "runs": "runs in"}
+COLORS = {
+    "none": "none",
+    "bits": "bits",
+    "sqnr": "SQNR",
+    "sensitivity": "sensitivity",
+    "runs": "runs in",
+}
 RUNS_RAMP = {"float": 0.0, "integer weights": 0.5, "integer": 1.0}
 NOTHING = "—"
 
@@ -143,7 +155,7 @@ class GraphPanel(QWidget):
         self.found.setText("")
 
     def set_color(self, name: str) -> None:
-        """Colour by "none", "bits", "sqnr" or "runs"."""
+        """Colour by one of `COLORS`."""
         self._color = name
         self.refresh()
 
@@ -230,15 +242,20 @@ class GraphPanel(QWidget):
         layers = {layer.name: layer for layer in document.plan.layers}
         sqnr = layer_sqnr(document)
         scale = sqnr_scale(sqnr)
+        harm = layer_sensitivity(document)
+        harm_scale = sensitivity_scale(harm)
         nodes = []
         for box in boxes:
             parts = [layers[name] for name in box.layers]
             known = [sqnr[layer.name] for layer in parts if layer.name in sqnr]
             inside = box.id.startswith("op:") and box.parent in layers
             single = parts[0] if len(parts) == 1 and not inside else None
-            color = None
+            alone = [harm[layer.name] for layer in parts if layer.name in harm]
+            color, value = None, ""
             if self._color == "sqnr" and known and not inside:
-                color = scale.color(min(known))
+                color, value = scale.color(min(known)), text.decibels(min(known))
+            elif self._color == "sensitivity" and alone and not inside:
+                color, value = harm_scale.color(min(alone)), text.decibels(min(alone))
             elif self._color == "bits" and single is not None:
                 color = bits_color(single.settings.weight_bits or single.settings.act_bits)
             rows = [self._session.forecasts.layer(layer.name) for layer in parts]
@@ -257,8 +274,9 @@ class GraphPanel(QWidget):
                     badge=words,
                     mark="" if inside else mark_of(forecasts, words),
                     color=color,
+                    value=value,
                     shape="io" if is_input else "frame" if opened else "layer",
-                    tooltip=_tip(box, parts, known, forecasts),
+                    tooltip=_tip(box, parts, known, alone, forecasts),
                     parent=box.parent,
                     toggle=box.opens,
                 )
@@ -270,6 +288,9 @@ class GraphPanel(QWidget):
         if self._color == "sqnr" and sqnr:
             scale = sqnr_scale(sqnr)
             self.view.set_legend("SQNR in dB", f"{scale.low:.0f}", f"{scale.high:.0f}")
+        elif self._color == "sensitivity" and document.sensitivity is not None:
+            scale = sensitivity_scale(layer_sensitivity(document))
+            self.view.set_legend("alone, in dB", f"{scale.low:.0f}", f"{scale.high:.0f} +")
         elif self._color == "bits":
             self.view.set_legend("bits", "2", "8 +")
         elif self._color == "runs" and self._session.forecasts.current is not None:
@@ -324,7 +345,11 @@ def _unprepared(document: Document | None) -> ir.Model | None:
 
 
 def _tip(
-    box: Box, parts: list[Layer], sqnr: list[float], forecasts: Sequence[LayerForecast]
+    box: Box,
+    parts: list[Layer],
+    sqnr: list[float],
+    alone: list[float],
+    forecasts: Sequence[LayerForecast],
 ) -> str:
     lines = [box.subtitle, box.title]
     if len(parts) > 1:
@@ -333,6 +358,9 @@ def _tip(
         lines.append(" · ".join(parts[0].ops))
     if sqnr:
         lines.append(f"{'Lowest ' if len(parts) > 1 else ''}SQNR {text.decibels(min(sqnr))}")
+    if alone:
+        whose = "Each quantized alone, at least" if len(parts) > 1 else "Quantized alone,"
+        lines.append(f"{whose} {text.decibels(min(alone))} at the model's outputs")
     if len(parts) == 1 and parts[0].note:
         lines.append(parts[0].note)
     for row in forecasts if len(parts) == 1 else ():

@@ -13,6 +13,9 @@ from studio.app.theme import ramp
 if TYPE_CHECKING:
     from studio.project.document import Document
 
+HARMLESS = 50.0
+"""SQNR of outputs in dB from which a layer does no harm."""
+
 
 @dataclass(frozen=True)
 class SqnrScale:
@@ -30,6 +33,24 @@ def layer_sqnr(document: Document | None) -> dict[str, float]:
     if document is None or document.evaluation is None:
         return {}
     return {quality.layer: quality.distance.sqnr_db for quality in document.evaluation.layers}
+
+
+def layer_sensitivity(document: Document | None) -> dict[str, float]:
+    """Layer name -> SQNR of the model's outputs with the layer quantized alone (with it alone left
+    in float, where only that was measured); empty before an analysis."""
+    if document is None or document.sensitivity is None:
+        return {}
+    found = {}
+    for layer in document.sensitivity.layers:
+        deviation = layer.alone or layer.left
+        if deviation is not None:
+            found[layer.layer] = deviation.sqnr_db
+    return found
+
+
+def sensitivity_scale(values: dict[str, float]) -> SqnrScale:
+    """`sqnr_scale` up to `HARMLESS`: what is beyond does not matter."""
+    return sqnr_scale({name: min(value, HARMLESS) for name, value in values.items()})
 
 
 def sqnr_scale(values: dict[str, float]) -> SqnrScale:

@@ -357,6 +357,9 @@ class Session(QObject):
     def evaluate(self) -> bool:
         return self._step("Evaluating", tasks.evaluate)
 
+    def analyse(self) -> bool:
+        return self._step("Analysing", tasks.sensitivity)
+
     def export(self, folder: Path, options: ExportOptions | None = None) -> bool:
         return self._step("Exporting", lambda document: tasks.export(document, folder, options))
 

@@ -118,6 +118,17 @@ def evaluate(document: Document) -> Work:
     return work
 
 
+def sensitivity(document: Document) -> Work:
+    def work(emit: Emit, cancel: CancelToken) -> Document:
+        from studio.project import steps
+
+        leave_one_core()
+        current = steps.refresh_encodings(document, emit=emit, cancel=cancel)
+        return steps.sensitivity(current, emit=emit, cancel=cancel)
+
+    return work
+
+
 def export(document: Document, folder: Path, options: ExportOptions | None = None) -> Work:
     def work(emit: Emit, cancel: CancelToken) -> Document:
         from studio.exporting.options import DEFAULTS

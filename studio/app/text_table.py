@@ -56,6 +56,12 @@ class TextModel(QAbstractTableModel):
             self.rows = tuple(rows)
             self.endResetModel()
 
+    def set_title(self, column: int, title: str) -> None:
+        """Name a column anew."""
+        if self._titles[column] != title:
+            self._titles = (*self._titles[:column], title, *self._titles[column + 1 :])
+            self.headerDataChanged.emit(Qt.Orientation.Horizontal, column, column)
+
     def rowCount(self, parent: Index = ROOT) -> int:
         return 0 if parent.isValid() else len(self.rows)
 
@@ -151,6 +157,20 @@ class TextTable(QWidget):
             needed = self.table.sizeHintForColumn(column) + CELL_MARGIN
             heading = self.table.horizontalHeader().sectionSizeHint(column)
             self.table.setColumnWidth(column, min(max(needed, heading), limit))
+
+    def show_layer(self, layer: str) -> None:
+        """Select the first row shown of `layer`, unless one of its rows is selected; no row if it
+        has none."""
+        current = self.filter.mapToSource(self.table.currentIndex()).row()
+        if current >= 0 and self.model.rows[current].layer == layer:
+            return
+        for row in range(self.filter.rowCount()):
+            source = self.filter.mapToSource(self.filter.index(row, 0)).row()
+            if self.model.rows[source].layer == layer:
+                self.table.selectRow(row)
+                return
+        self.table.clearSelection()
+        self.table.setCurrentIndex(QModelIndex())
 
     def _chosen(self, current: QModelIndex, previous: QModelIndex) -> None:
         row = self.filter.mapToSource(current).row()

@@ -55,7 +55,7 @@ class TopBar(QWidget):
         for button in (self.target, self.weight_bits, self.act_bits):
             layout.addWidget(button)
         layout.addWidget(self._gap())
-        for name in ("calibrate", "evaluate"):
+        for name in ("calibrate", "autoquant", "evaluate"):
             layout.addWidget(self._button(name))
         layout.addWidget(self._gap())
         export = self._button("export")

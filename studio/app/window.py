@@ -107,8 +107,10 @@ class MainWindow(QMainWindow):
             "filter": self._filter,
             "data": self.choose_data,
             "calibrate": self.calibrate,
+            "autoquant": self._show_autoquant,
             "improve": lambda: self._workspace().center.show_page("improve"),
             "evaluate": session.evaluate,
+            "analyse": self._analyse,
             "export": self.quantization.export,
             "load_encodings": self.quantization.load_encodings,
             "load_target": self.quantization.load_target,
@@ -123,6 +125,7 @@ class MainWindow(QMainWindow):
             "tensors": lambda: self._workspace().bottom.show_page("tensors"),
             "preparation": lambda: self._workspace().bottom.show_page("preparation"),
             "validation": lambda: self._workspace().bottom.show_page("validation"),
+            "sensitivity": lambda: self._workspace().bottom.show_page("sensitivity"),
             "forecast": lambda: self._workspace().bottom.show_page("forecast"),
             "problems": lambda: self._workspace().bottom.show_page("problems"),
             "log": lambda: self._workspace().bottom.show_page("log"),
@@ -130,6 +133,7 @@ class MainWindow(QMainWindow):
             "color_none": lambda: self._workspace().graph.set_color("none"),
             "color_bits": lambda: self._workspace().graph.set_color("bits"),
             "color_sqnr": lambda: self._workspace().graph.set_color("sqnr"),
+            "color_sensitivity": lambda: self._workspace().graph.set_color("sensitivity"),
             "color_runs": lambda: self._workspace().graph.set_color("runs"),
             "expand": lambda: self._workspace().graph.open_all(True),
             "collapse": lambda: self._workspace().graph.open_all(False),
@@ -198,6 +202,15 @@ class MainWindow(QMainWindow):
     def _filter(self) -> None:
         self._workspace().bottom.show_page("layers")
         self._workspace().layers.search.setFocus()
+
+    def _show_autoquant(self) -> None:
+        workspace = self._workspace()
+        workspace.center.show_page("improve")
+        workspace.improve.choose("autoquant")
+
+    def _analyse(self) -> None:
+        self._workspace().bottom.show_page("sensitivity")
+        self.session.analyse()
 
     def _show_layers(self) -> None:
         self._workspace().bottom.show_page("layers")

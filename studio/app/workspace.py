@@ -16,6 +16,7 @@ from studio.app.log_panel import LogPanel
 from studio.app.netron_tab import NetronTab
 from studio.app.preparation_panel import PreparationPanel
 from studio.app.ranges_panel import RangesPanel
+from studio.app.sensitivity.panel import SensitivityPanel
 from studio.app.session import Session
 from studio.app.settings import ViewSettings
 from studio.app.tab_area import TabArea
@@ -58,6 +59,7 @@ class Workspace(QWidget):
         )
         self.preparation = PreparationPanel(session)
         self.validation = ValidationPanel(session)
+        self.sensitivity = SensitivityPanel(session, actions)
         self.forecast = ForecastPanel(session)
         self.problems = TextTable("Problems", reports.PROBLEM_TITLES, (110,), "No problems.")
         self.log = LogPanel(actions)
@@ -68,7 +70,8 @@ class Workspace(QWidget):
         )
         self.forecast.counted.connect(self._show_float_count)
         self.forecast.refresh()
-        for table in (self.tensors, self.preparation, self.validation, self.forecast):
+        tables = (self.tensors, self.preparation, self.validation, self.sensitivity, self.forecast)
+        for table in tables:
             table.layer_chosen.connect(lambda name: session.select((name,)))
         self.improve.layer_chosen.connect(lambda name: session.select((name,)))
         self.improve.offered.connect(lambda: self.center.show_page("improve"))
@@ -99,6 +102,7 @@ class Workspace(QWidget):
         self.bottom.add("tensors", "Tensors", self.tensors, self.tensors.bar)
         self.bottom.add("preparation", "Preparation", self.preparation, self.preparation.bar)
         self.bottom.add("validation", "Validation", self.validation, self.validation.bar)
+        self.bottom.add("sensitivity", "Sensitivity", self.sensitivity, self.sensitivity.bar)
         self.bottom.add("forecast", "Forecast", self.forecast, self.forecast.bar)
         self.bottom.add("problems", "Problems", self.problems, self.problems.bar)
         self.bottom.add("log", "Log", self.log, self.log.bar)
@@ -153,6 +157,7 @@ class Workspace(QWidget):
             ("middle", self.middle),
             ("ranges", self.ranges.split),
             ("preparation", self.preparation.split),
+            ("sensitivity", self.sensitivity.split),
             ("improve", self.improve.split),
         )
 

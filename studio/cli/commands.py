@@ -90,7 +90,9 @@ def techniques(options: argparse.Namespace) -> int:
 
 
 def _default(value: Any) -> str:
-    return "" if value is None or value == () else str(value)
+    if isinstance(value, tuple):
+        return "+".join(map(str, value))
+    return "" if value is None else str(value)
 
 
 def inspect(options: argparse.Namespace) -> int:
@@ -181,6 +183,8 @@ def _quantize(
                 continue  # one process measures and writes
             elif step == "evaluate":
                 document = do.evaluate(document, emit=emit)
+            elif step == "sensitivity":
+                document = do.sensitivity(document, emit=emit)
             else:
                 document = do.export(document, out, options=files, emit=emit)
     if not first:
@@ -191,6 +195,7 @@ def _quantize(
         print_json(
             {
                 "evaluation": document.evaluation,
+                "sensitivity": document.sensitivity,
                 "export": document.export and export_dict(document.export),
                 "synthetic_data": bool(document.calibration and document.calibration.synthetic),
                 "warnings": [*document.graph.warnings, *document.plan.warnings, *emit.warnings],
@@ -201,6 +206,10 @@ def _quantize(
             print(f"note: {warning}")
         if document.evaluation is not None:
             print_evaluation(document.evaluation)
+        if document.sensitivity is not None:
+            from studio.cli.sensitivity import print_sensitivity
+
+            print_sensitivity(document.sensitivity, as_json=False)
         if document.export is not None:
             print_export(document.export)
     verification = document.export.verification if document.export else None
@@ -236,6 +245,31 @@ def evaluate(options: argparse.Namespace) -> int:
         ]
         print(f"{result['samples']} samples of {result['data']}")
         print_table(("engine", "top-1", "top-5", "SQNR to float", "top-1 agreement"), rows)
+    return 0
+
+
+def sensitivity(options: argparse.Namespace) -> int:
+    from studio.analysis.sensitivity import SensitivityOptions
+    from studio.cli.sensitivity import print_sensitivity
+    from studio.project import steps as do
+
+    document = _open(options, _config(options))
+    data = _data_settings(options, document)
+    document = document.with_data(
+        data.model_copy(
+            update={
+                "calibration_size": options.calibration_size,
+                "training_path": options.training_data,
+            }
+        )
+    )
+    wanted = SensitivityOptions(samples=options.samples, left=not options.no_left)
+    with ProgressLine(options.json) as emit:
+        if not (document.from_file and document.calibrated):
+            document = do.calibrate(document, emit=emit)
+        document = do.sensitivity(document, wanted, emit=emit)
+    assert document.sensitivity is not None
+    print_sensitivity(document.sensitivity, as_json=options.json)
     return 0
 
 

@@ -16,6 +16,7 @@ COMMANDS = (
     "validate",
     "quantize",
     "evaluate",
+    "sensitivity",
     "verify",
     "run",
     "demo",
@@ -89,13 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_data(quantize)
     _add_config(quantize)
     _add_common(quantize)
-    quantize.add_argument(
-        "--calibration-size",
-        type=_count,
-        default=64,
-        metavar="N",
-        help="samples to calibrate on (default: %(default)s)",
-    )
+    _add_calibration(quantize)
     quantize.add_argument(
         "--evaluation-size", type=_count, metavar="N", help="samples to evaluate on (default: all)"
     )
@@ -105,12 +100,6 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="TECHNIQUE[:KEY=VALUE,...]",
         help="a technique to apply after calibration, in order; see quant-studio techniques",
-    )
-    quantize.add_argument(
-        "--training-data",
-        type=Path,
-        metavar="PATH",
-        help="other data to calibrate and train on; --data is then for evaluation alone",
     )
     quantize.add_argument("--no-evaluate", action="store_true", help="skip the evaluation")
     quantize.add_argument(
@@ -128,6 +117,29 @@ def build_parser() -> argparse.ArgumentParser:
     _add_common(evaluate)
     evaluate.add_argument("--limit", type=_count, metavar="N", help="use N samples only")
     evaluate.set_defaults(run=commands.evaluate)
+
+    sensitivity = commands_parser.add_parser(
+        "sensitivity", help="which layers the loss comes from, and outlier channels"
+    )
+    _add_model(sensitivity)
+    _add_encodings(sensitivity)
+    _add_data(sensitivity)
+    _add_config(sensitivity)
+    _add_common(sensitivity)
+    _add_calibration(sensitivity)
+    sensitivity.add_argument(
+        "--samples",
+        type=_count,
+        default=64,
+        metavar="N",
+        help="samples to measure on (default: %(default)s)",
+    )
+    sensitivity.add_argument(
+        "--no-left",
+        action="store_true",
+        help="skip leaving each layer in float alone, the slower half",
+    )
+    sensitivity.set_defaults(run=commands.sensitivity)
 
     verify = commands_parser.add_parser(
         "verify", help="compare an exported folder with its simulation"
@@ -259,6 +271,22 @@ def _add_data(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
     parser.add_argument(
         "--batch-size", type=_count, metavar="N", help="samples at once (default: chosen for speed)"
+    )
+
+
+def _add_calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--calibration-size",
+        type=_count,
+        default=64,
+        metavar="N",
+        help="samples to calibrate on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--training-data",
+        type=Path,
+        metavar="PATH",
+        help="other data to calibrate and train on; --data is then for evaluation alone",
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from studio import __version__
 from studio.analysis.cost import tensors_to_measure
 from studio.analysis.quality import Evaluation
+from studio.analysis.sensitivity_figures import Sensitivity
 from studio.analysis.validation import Validation, validate
 from studio.data.dataset import Dataset
 from studio.exporting.artifacts import (
@@ -57,6 +58,7 @@ def export_bundle(
     calibration_samples: int,
     synthetic: bool,
     evaluation: Evaluation | None,
+    sensitivity: Sensitivity | None = None,
     recipe: Mapping[str, Any] | None,
     samples: Dataset,
     batch_size: int,
@@ -116,6 +118,7 @@ def export_bundle(
             "float_bytes": float_bytes,
             "quantized_bytes": quantized_bytes,
             "evaluation": None if evaluation is None else asdict(evaluation),
+            "sensitivity": None if sensitivity is None else asdict(sensitivity),
             "verification": None if verification is None else verification_dict(verification),
             "warnings": (*graph.warnings, *plan.warnings, *notes),
             "unquantized": {

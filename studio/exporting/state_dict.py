@@ -18,7 +18,9 @@ import numpy as np
 from studio import __version__
 from studio.errors import ExportError
 from studio.exporting.source_parameters import Correspondence, Part, source_parameters
+from studio.graph.additions import additions_of
 from studio.graph.model import ModelGraph
+from studio.graph.open import prepare_again
 from studio.quant.encoding import Encoding
 from studio.sim.plan import Plan
 
@@ -84,8 +86,13 @@ def write_state_dict(
 def state_dict(
     graph: ModelGraph, plan: Plan, encodings: Mapping[str, Encoding]
 ) -> tuple[dict[str, np.ndarray], StateDictSummary]:
-    """Parameter of the source -> its array, in its own shape and type; and what was done."""
-    found = source_parameters(graph)
+    """Parameter of the source -> its array, in its own shape and type; and what was done.
+
+    Raises ExportError where techniques added to the graph what the source module does not have.
+    """
+    _require_no_additions(graph)
+    # Techniques changed numbers since: what is where is proved by those that were prepared.
+    found = source_parameters(prepare_again(graph, graph.source.without))
     captured = graph.captured or graph
     tensors: dict[str, np.ndarray] = {}
     quantized: list[str] = []
@@ -102,6 +109,27 @@ def state_dict(
             elif part.constant is not None:
                 left_float[name] = plan.tensors[part.constant].reason
     return tensors, StateDictSummary(tuple(quantized), _shown(found), left_float)
+
+
+def _require_no_additions(graph: ModelGraph) -> None:
+    added = additions_of(graph)
+    if not added:
+        return
+    parts = {
+        "limits for each channel in the place of": list(added.clips),
+        "a bias for": sorted(added.biases),
+        "a scale before": list(added.scales),
+    }
+    listed = "; ".join(
+        f"{what} {', '.join(names[:SHOWN])}{', ...' * (len(names) > SHOWN)}"
+        for what, names in parts.items()
+        if names
+    )
+    raise ExportError(
+        f"The weights do not fit {graph.source.name} any more: techniques added {listed}, which "
+        "the module does not have.",
+        "Leave the state dict out, or undo these techniques.",
+    )
 
 
 def _rounded(

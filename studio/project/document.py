@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from studio.analysis.quality import Evaluation
+from studio.analysis.sensitivity_figures import Sensitivity
 from studio.analysis.shape_layers import shape_layers
 from studio.data.preprocess import Preprocess
 from studio.exporting.summary import ExportSummary
@@ -26,8 +26,7 @@ from studio.sim.found import found_encodings, uses_file
 from studio.sim.placement import place
 from studio.sim.plan import Plan
 from studio.sim.quantized_model import QuantizedModel
-from studio.techniques.history import TrainingHistory
-from studio.techniques.technique import Chart, Row
+from studio.techniques.applied import Applied
 
 
 class DataSettings(BaseModel):
@@ -64,27 +63,13 @@ class Calibration:
 
 
 @dataclass(frozen=True)
-class Applied:
-    """A technique that was applied: its name and options, what it did, for people, how the
-    training went, if it was one, and what it has to show as a plot."""
-
-    technique: str
-    options: Mapping[str, Any]
-    summary: str
-    measure: str = ""
-    rows: tuple[Row, ...] = ()
-    training: TrainingHistory | None = None
-    chart: Chart | None = None
-
-
-@dataclass(frozen=True)
 class Document:
     """One model being quantized. `encodings` holds what is up to date with `config`: a tensor whose
     settings changed is missing until `steps.refresh_encodings` ran.
 
     `applied` are the techniques in order, `given` the encodings they found, each of which holds
     until the settings of its tensor ask for another grid. `tuned` names the constants of the graph
-    that they changed, `untuned` is the graph before that.
+    that they changed or added, `untuned` is the graph before that.
     """
 
     graph: ModelGraph
@@ -100,6 +85,7 @@ class Document:
     applied: tuple[Applied, ...] = ()
     tuned: frozenset[str] = frozenset()
     untuned: ModelGraph | None = None
+    sensitivity: Sensitivity | None = None
 
     @property
     def model(self) -> QuantizedModel:
@@ -157,7 +143,12 @@ class Document:
             for name, encoding in self.given.items()
             if name in plan.tensors and fits_spec(encoding, plan.tensors[name].spec)
         )
-        return replace(self, config=config, plan=plan, encodings=kept, evaluation=None, export=None)
+        changed = replace(self, config=config, plan=plan, encodings=kept)
+        return changed.without_results()
+
+    def without_results(self) -> Document:
+        """This document without what was measured on it as it was before, and its export."""
+        return replace(self, evaluation=None, sensitivity=None, export=None)
 
     def with_data(self, data: DataSettings | None) -> Document:
         """This document with other data; earlier calibration stays until the next one."""

@@ -47,6 +47,7 @@ def load_encodings(
         plan=plan,
         encodings=encodings,
         evaluation=None,
+        sensitivity=None,
         export=None,
     )
     return loaded, report

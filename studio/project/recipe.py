@@ -18,7 +18,7 @@ from studio.plain_json import plain
 from studio.project.document import DataSettings, Document
 from studio.sim.config import QuantConfig
 
-Step = Literal["calibrate", "evaluate", "export"]
+Step = Literal["calibrate", "evaluate", "sensitivity", "export"]
 
 
 class ModelReference(BaseModel):
@@ -115,6 +115,8 @@ def document_recipe(document: Document, folder: Path, options: ExportOptions = D
     around = folder.absolute().parent
     data = placed_data(document.data, lambda path: portable(path, folder, around))
     steps: tuple[Step | TechniqueStep, ...] = ("export",)
+    if document.sensitivity:
+        steps = ("sensitivity", *steps)
     if document.evaluation:
         steps = ("evaluate", *steps)
     steps = (

@@ -16,6 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from studio.analysis.evaluate import evaluate as evaluate_model
+from studio.analysis.sensitivity import DEFAULTS as SENSITIVITY
+from studio.analysis.sensitivity import SensitivityOptions
+from studio.analysis.sensitivity import sensitivity as analyse
 from studio.data.batch_axis import batch_axes
 from studio.data.calls import Calls, share_a_batch
 from studio.data.dataset import Dataset, InputSpec
@@ -36,11 +39,12 @@ from studio.project.whole_batches import WholeBatches
 from studio.runtime.ops import unsupported_ops
 from studio.runtime.world import join_world
 from studio.sim.calibration import collect_statistics
+from studio.sim.candidates import tensors_to_observe
 from studio.sim.config import QuantConfig
 from studio.sim.encodings import compute_encodings, weights_to_calibrate_with
 from studio.sim.found import found_encodings
 from studio.sim.placement import place
-from studio.sim.plan import Role, require_possible
+from studio.sim.plan import require_possible
 
 CACHED_BYTES = 2**20
 """Input bytes of a batch chosen by the studio; activations take some ten times as much."""
@@ -139,6 +143,7 @@ def prepare_again(
         calibration=calibration,
         encodings=found_encodings(graph, plan),
         evaluation=None,
+        sensitivity=None,
         export=None,
     )
     if calibration is None:
@@ -276,7 +281,7 @@ def calibrate(
 
     statistics = collect_statistics(
         document.graph,
-        _candidates(document),
+        tensors_to_observe(document.graph, document.config, document.plan),
         inputs(),
         len(subset),
         weights=weights_to_calibrate_with(document.graph, document.plan, document.config),
@@ -287,30 +292,8 @@ def calibrate(
     _report(mine or subset, emit)
     (count,) = world.total([float(sum(read))])
     calibration = Calibration(statistics, dataset.name, int(count), dataset.synthetic)
-    calibrated = replace(document, calibration=calibration, evaluation=None, export=None)
+    calibrated = replace(document.without_results(), calibration=calibration)
     return refresh_encodings(calibrated, emit=emit, cancel=cancel)
-
-
-def _candidates(document: Document) -> list[str]:
-    """Every tensor that some settings of the layers would observe: switching a layer on later must
-    not need the data again."""
-    defaults = document.config.defaults.model_copy(update={"act_enabled": None})
-    layers = {
-        name: settings.model_copy(update={"act_enabled": None})
-        for name, settings in document.config.layers.items()
-    }
-    everything = document.config.model_copy(
-        update={"defaults": defaults, "layers": layers, "source_encodings": False}
-    )
-    plan = place(document.graph, everything)
-    names = {row.name for row in plan.tensors.values() if row.observed}
-    names |= set(document.plan.observed)
-    names |= {
-        row.name
-        for row in document.plan.tensors.values()
-        if row.from_file and row.role in (Role.INPUT, Role.ACTIVATION)
-    }
-    return [name for name in document.plan.tensors if name in names]
 
 
 def evaluate(
@@ -332,6 +315,31 @@ def evaluate(
     )
     _report(dataset, emit)
     return replace(document, evaluation=evaluation)
+
+
+def sensitivity(
+    document: Document,
+    options: SensitivityOptions = SENSITIVITY,
+    *,
+    emit: Emit = silent,
+    cancel: CancelToken | None = None,
+) -> Document:
+    """Measure what the quantization of each layer does, on the document's data."""
+    require_calibration(document)
+    _, dataset, batch_size = document_data(document)
+    found = analyse(
+        document.graph,
+        document.plan,
+        document.encodings,
+        dataset,
+        original=document.original,
+        options=options,
+        batch_size=batch_size,
+        emit=emit,
+        cancel=cancel or CancelToken(),
+    )
+    _report(dataset, emit)
+    return replace(document, sensitivity=found)
 
 
 def export(
@@ -362,6 +370,7 @@ def export(
         calibration_samples=calibration.samples,
         synthetic=calibration.synthetic,
         evaluation=document.evaluation,
+        sensitivity=document.sensitivity,
         recipe=document_recipe(document, folder, options).model_dump(mode="json"),
         samples=dataset,
         batch_size=batch_size,

@@ -1,4 +1,4 @@
-"""Project files (`.qstudio`): a recipe, the statistics of its calibration and its evaluation.
+"""Project files (`.qstudio`): a recipe, the statistics of its calibration and what was measured.
 
 Statistics rather than encodings are kept: encodings follow from them and the settings, so a project
 can be opened and its bitwidths changed without reading the data again.
@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from studio.analysis.quality import Evaluation
+from studio.analysis.sensitivity_figures import Sensitivity
 from studio.errors import ConfigError
 from studio.jobs.events import CancelToken, Emit, Warned, silent
 from studio.plain_json import plain
@@ -32,6 +33,7 @@ from studio.whole_files import write_text
 SUFFIX = ".qstudio"
 
 _EVALUATION: TypeAdapter[Evaluation | None] = TypeAdapter(Evaluation | None)
+_SENSITIVITY: TypeAdapter[Sensitivity | None] = TypeAdapter(Sensitivity | None)
 
 
 def save_project(document: Document, path: Path) -> Document:
@@ -47,6 +49,7 @@ def save_project(document: Document, path: Path) -> Document:
         "config": document.config.model_dump(mode="json", exclude_none=True),
         "calibration": _dump_calibration(document.calibration),
         "evaluation": plain(_EVALUATION.dump_python(document.evaluation)),
+        "sensitivity": plain(_SENSITIVITY.dump_python(document.sensitivity)),
         "fingerprint": fingerprint(document.original),
         "techniques": tuned and tuned.model_dump(mode="json"),
     }
@@ -73,6 +76,7 @@ def load_project(
         config = parse_config(values["config"])
         calibration = _load_calibration(values["calibration"])
         evaluation = _EVALUATION.validate_python(values["evaluation"])
+        sensitivity = _SENSITIVITY.validate_python(values.get("sensitivity"))
         calibrated_graph = str(values["fingerprint"])
         techniques = values["techniques"]
         tuned = None if techniques is None else Tuned.model_validate(techniques)
@@ -92,7 +96,7 @@ def load_project(
     document = replace(document, calibration=calibration)
     if tuned is not None:
         document = with_tuned(document, path, tuned)
-    document = replace(document, evaluation=evaluation)
+    document = replace(document, evaluation=evaluation, sensitivity=sensitivity)
     if calibration is None:
         return document
     return refresh_encodings(document, emit=emit, cancel=cancel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,18 +12,19 @@ from pydantic import ValidationError
 from studio.data.calls import Calls, share_a_batch
 from studio.errors import ConfigError
 from studio.jobs.events import CancelToken, Emit, Event, Progress, silent
-from studio.project.document import Applied, Document
+from studio.project.document import Document
 from studio.project.recipe import TechniqueStep
 from studio.project.steps import document_data, input_specs, require_calibration
 from studio.project.whole_batches import WholeBatches
 from studio.ptq.technique import TECHNIQUES as POST_TRAINING
 from studio.qat.technique import QAT
 from studio.sim.quantized_model import QuantizedModel
+from studio.techniques.applied import Applied
 from studio.techniques.history import Recorder
 from studio.techniques.technique import Options, Samples, Technique
 
 TECHNIQUES: dict[str, Technique] = {
-    technique.name: technique for technique in (QAT, *POST_TRAINING)
+    technique.name: technique for technique in (*POST_TRAINING, QAT)
 }
 """All techniques by name."""
 
@@ -75,6 +77,7 @@ def apply_technique(
         require_calibration(document)
     emit(Progress(technique.title, 0, 0, "reading the data"))
     recorder = Recorder()
+    started = time.monotonic()
 
     def record(event: Event) -> None:
         recorder.add(event)
@@ -83,26 +86,30 @@ def apply_technique(
     outcome = technique.load()(
         document.model, _samples(document), options, record, cancel or CancelToken()
     )
+    chosen, defaults = (o.model_dump(mode="json") for o in (options, technique.options()))
     applied = Applied(
         name,
-        options.model_dump(mode="json"),
+        chosen,
         outcome.summary,
         outcome.measure,
         outcome.rows,
         recorder.history(),
         outcome.chart,
+        title=technique.title,
+        changed=tuple(key for key, value in chosen.items() if value != defaults[key]),
+        seconds=time.monotonic() - started,
     )
     return replace(with_model(document, outcome.model), applied=(*document.applied, applied))
 
 
 def with_model(document: Document, model: QuantizedModel) -> Document:
-    """`document` with another model of the same graph; results of the old one are dropped."""
-    before = document.graph
+    """`document` with another model of the same graph, maybe with additions; results of the old one
+    are dropped."""
+    before = document.graph.initializers
     changed = {
         name
         for name, value in model.graph.initializers.items()
-        if name in before.initializers
-        and value.const_value is not before.initializers[name].const_value
+        if name not in before or value.const_value is not before[name].const_value
     }
     calibration = document.calibration
     if calibration is not None and model.statistics is not calibration.statistics:
@@ -118,6 +125,7 @@ def with_model(document: Document, model: QuantizedModel) -> Document:
         tuned=document.tuned | changed,
         untuned=document.original if document.tuned | changed else None,
         evaluation=None,
+        sensitivity=None,
         export=None,
     )
 
@@ -130,4 +138,5 @@ def _samples(document: Document) -> Samples:
     given = given or isinstance(training, Calls)
     apart = settings.training_path is not None
     calibration = training.subset(settings.calibration_size)
-    return Samples(calibration, training, validation, size if given else None, apart)
+    batch_size = size if given else None
+    return Samples(calibration, training, validation, batch_size, apart, document.original)

@@ -4,32 +4,49 @@
 2004.10568.) Layers come in execution order; each reads what the layers before it, already rounded,
 give, and is to give what the float layer gives in the float network (section 4.1, "asymmetric
 reconstruction"), behind its activation (eq. 25).
+
+The rounding problem of a layer (eq. 20) is solved twice: first as the quadratic form that it is,
+by GPTQ's columns and coordinate descent, which takes milliseconds; then as in the paper, with the
+activation function in it, by learning from there, which is kept where it is better. Before that
+the range of each channel is searched. What is asked of weights is damped, more so where there are
+few samples, or they would be fitted to those alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from studio.errors import DataError
 from studio.jobs.events import CancelToken, Emit, Progress
-from studio.ptq.layer_rows import Rows, is_product, take_rows, weight_matrix
-from studio.ptq.options import AdaRoundOptions
+from studio.ptq.behind import Behind, behind
+from studio.ptq.descent import descend
+from studio.ptq.gptq import Steps, inverse_factor, round_columns
+from studio.ptq.gram import Gram, damped, sqnr
+from studio.ptq.moments import Rows, rows_of
+from studio.ptq.options import AdaRoundOptions, RoundingOptions
+from studio.ptq.products import Product, product_of
+from studio.ptq.sequential_mse import Search
+from studio.ptq.soft_rounding import SoftRounding, beta_at, undecided
+from studio.ptq.walk import Walk, constant
 from studio.quant.encoding import Encoding
-from studio.quant.grid import Grid
-from studio.runtime.executor import Executor
-from studio.sim.plan import Layer, Role
+from studio.quant.fake_quantize import FakeQuantizer
+from studio.quant.grid import FloatGrid
+from studio.sim.plan import Layer
 from studio.sim.quantized_model import QuantizedModel
-from studio.sim.simulator import simulating_executor
 from studio.techniques.technique import Outcome, Row, Samples
 
-ZETA, GAMMA = 1.1, -0.1
-"""Stretch of the sigmoid (eq. 23)."""
+SWEEPS = 3
+"""Of coordinate descent; later ones move next to nothing."""
+
+CANDIDATES = 20
+"""Shares of the full range that are tried for each channel."""
+
+PART = 2048
+"""Rows that are worked on at once."""
 
 
 def adaround(
@@ -39,28 +56,38 @@ def adaround(
     emit: Emit,
     cancel: CancelToken,
 ) -> Outcome:
-    """`model` with the weights of Conv, Gemm and MatMul rounded by AdaRound at their encodings.
+    """`model` with the weights of Conv, ConvTranspose, Gemm and MatMul rounded by AdaRound, and
+    their ranges and biases fitted to that where the options say so.
 
-    Other weights keep the nearest rounding. Raises DataError without samples, CancelledError.
+    Raises DataError without samples, CancelledError.
     """
-    walk = _Walk(model, samples, options)
-    layers = [layer for layer in model.plan.layers if layer.nodes]
+    walk = Walk(model, samples, options.samples, cancel)
+    layers = model.plan.layers
     constants: dict[str, np.ndarray] = {}
+    encodings: dict[str, Encoding] = {}
     rows: list[Row] = []
     for index, layer in enumerate(layers):
         cancel.check()
         emit(Progress("AdaRound", index, len(layers), layer.name))
-        name = _weight(model, layer)
-        if name is not None:
-            fitted, row = _fit(walk, layer, name, options, cancel)
-            constants[name] = fitted
-            rows.append(row)
-        walk.advance(layer, constants)
+        product = roundable(model, layer)
+        made: dict[str, Tensor] = {}
+        if isinstance(product, Product):
+            fit = fit_layer(walk, product, options, cancel)
+            made = fit.constants
+            encodings[product.weight] = fit.product.encoding
+            rows.append(Row(layer.name, layer.title, fit.before, fit.after))
+        elif product:
+            rows.append(Row(layer.name, f"{layer.title}; left: {product}"))
+        constants.update({name: tensor.numpy() for name, tensor in made.items()})
+        walk.advance(layer, made)
     emit(Progress("AdaRound", len(layers), len(layers)))
-    gained = [(row.after or 0.0) - (row.before or 0.0) for row in rows]
-    mean = sum(gained) / max(len(gained), 1)
-    encodings = {name: model.encodings[name] for name in constants}
-    summary = f"{len(rows)} layers rounded, {mean:+.1f} dB SQNR of their outputs on average"
+    gained = [row.after - row.before for row in rows if row.after is not None and row.before]
+    summary = "no weight can be rounded so"
+    if encodings:
+        mean = sum(gained) / max(len(gained), 1)
+        summary = (
+            f"{len(encodings)} layers rounded, {mean:+.1f} dB SQNR of their outputs on average"
+        )
     return Outcome(
         model.changed(constants=constants, encodings=encodings),
         summary,
@@ -69,185 +96,161 @@ def adaround(
     )
 
 
-def _weight(model: QuantizedModel, layer: Layer) -> str | None:
-    """The weight of `layer` that can be rounded so."""
-    if not layer.weights or not is_product(model.graph, layer):
-        return None
-    row = model.plan.tensors[layer.weights[0]]
-    if row.role is not Role.WEIGHT or row.layer != layer.name or row.name not in model.encodings:
-        return None
-    return row.name if isinstance(model.encodings[row.name].grid, Grid) else None
+def unscaled(encoding: Encoding) -> bool:
+    """True for float16 and bfloat16, which have no scale to round at."""
+    return isinstance(encoding.grid, FloatGrid) and not encoding.grid.scaled
 
 
-class _Walk:
-    """All tensors that are still needed, in float and simulated, as the layers go by."""
-
-    def __init__(self, model: QuantizedModel, samples: Samples, options: AdaRoundOptions) -> None:
-        self.model = model
-        self.generator = torch.Generator().manual_seed(options.seed)
-        self._float = Executor(model.graph)
-        self._simulated = simulating_executor(model.graph, model.plan, model.encodings)
-        data = samples.training.subset(options.samples)
-        size = samples.batch_size or 8
-        batches = [batch.inputs for batch in data.batches(size)]
-        if not batches:
-            raise DataError("There is no sample to fit on.", "Choose a folder with images.")
-        self._exact = [_tensors(batch) for batch in batches]
-        names = list(batches[0])
-        with torch.inference_mode():
-            self._rounded = [self._simulated.run(batch, names) for batch in self._exact]
-        layers = model.plan.layers
-        self._last = {name: i for i, layer in enumerate(layers) for name in layer.inputs}
-        self._place = {layer.name: i for i, layer in enumerate(layers)}
-
-    def rows(self, layer: Layer, weight: Tensor, count: int) -> Rows:
-        """What `layer` reads in the simulation, and gives in float."""
-        head = self.model.graph.node(layer.nodes[0])
-        source = head.inputs[0]
-        assert source is not None
-        share = -(-count // len(self._exact))
-        parts = []
-        for exact, rounded in zip(self._exact, self._rounded, strict=True):
-            with torch.inference_mode():
-                wanted = self._float.run_nodes(layer.nodes, _read(layer, exact), [layer.output])[
-                    layer.output
-                ]
-                x = rounded[source.name or ""]
-                parts.append(take_rows(head, x, wanted, weight, share, self.generator))
-        inputs = torch.cat([part.inputs for part in parts]).clone()
-        return Rows(inputs, torch.cat([part.targets for part in parts]).clone())
-
-    def advance(self, layer: Layer, constants: Mapping[str, np.ndarray]) -> None:
-        """Compute what `layer` gives, and let go what nobody needs any more."""
-        weights = {
-            name: torch.tensor(constants[name]) for name in layer.weights if name in constants
-        }
-        place = self._place[layer.name]
-        for exact, rounded in zip(self._exact, self._rounded, strict=True):
-            with torch.inference_mode():
-                made = self._float.run_nodes(layer.nodes, _read(layer, exact), layer.outputs)
-                seen = {**_read(layer, rounded), **weights}
-                found = self._simulated.run_nodes(layer.nodes, seen, layer.outputs)
-            exact.update(made)
-            rounded.update(found)
-            for values in (exact, rounded):
-                for name in [name for name in values if self._last.get(name, -1) <= place]:
-                    del values[name]
-
-
-def _read(layer: Layer, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: values[name] for name in layer.inputs}
+def roundable(model: QuantizedModel, layer: Layer) -> Product | str:
+    """The product of `layer` whose weight can be rounded so, or why not ("" if it has none)."""
+    product = product_of(model, layer)
+    if isinstance(product, Product) and unscaled(product.encoding):
+        return f"{product.encoding.grid} has no scale"
+    return product
 
 
 @dataclass(frozen=True)
-class _Rounding:
-    """Roundings of a weight: `low` the integers below (float32), `scale`, both of its shape."""
+class Fit:
+    """New constants of a layer, the weight among them on the grid of the encoding that `product`
+    now has; SQNR in dB of the layer's output with nearest rounding at the old one, and now."""
 
-    encoding: Encoding
-    low: Tensor
-    scale: Tensor
-    ends: tuple[Tensor, Tensor]
-
-    @classmethod
-    def of(cls, weight: np.ndarray, encoding: Encoding) -> _Rounding:
-        grid = encoding.grid
-        assert isinstance(grid, Grid)
-        scale = torch.tensor(np.array(encoding.spread(encoding.scale, weight.shape)))
-        zero = torch.tensor(np.array(encoding.spread(encoding.zero_point, weight.shape))).float()
-        low = torch.floor(torch.tensor(weight) / scale)
-        return cls(encoding, low, scale, (grid.qmin - zero, grid.qmax - zero))
-
-    def rounded(self, up: Tensor) -> Tensor:
-        """Real numbers of the weight rounded up by the share `up`."""
-        steps = torch.minimum(torch.maximum(self.low + up, self.ends[0]), self.ends[1])
-        return steps * self.scale
+    constants: dict[str, Tensor]
+    product: Product
+    before: float
+    after: float
 
 
-def rectified_sigmoid(v: Tensor) -> Tensor:
-    """h(V), from 0 to 1 (eq. 23)."""
-    return (torch.sigmoid(v) * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
+def fit_layer(walk: Walk, product: Product, options: RoundingOptions, cancel: CancelToken) -> Fit:
+    """The rounding of one layer from what it reads now."""
+    model = walk.model
+    weight = constant(model, product.weight)
+    wanted = product.matrix(weight)
+    finish = behind(model.graph, product, walk.network)
+    own_bias = options.biases and finish.own_bias
+    rows = rows_of(walk, product, options.positions)
+    whole = rows.moments()
+    gram = whole.gram(centred=own_bias)
+    nearest = product.matrix(FakeQuantizer(product.encoding, weight.ndim)(weight))
+    before = sqnr(gram.signal(wanted), whole.gram(centred=False).loss(nearest, wanted))
+    damping = options.damping
+    if options.ranges:
+        # As if all rows were as long in every direction, too: few samples know too few of them.
+        search = Search(product, weight, CANDIDATES)
+        if search.encodings.count > 1:
+            _, encoding, _ = search.run(Gram(damped(gram.own, damping)), cancel)
+            product = replace(product, encoding=encoding)
+    steps = Steps.of(product)
+    aim = gram.aim(wanted, damping).float()
+    inverse = inverse_factor(gram.own, damping, by_activation=True)
+    form = damped(gram.own, damping).float()
+    decided = round_columns(aim, inverse, steps, cancel)
+    decided = descend(decided, aim, form, steps, SWEEPS, cancel)
+    shift = whole.shift(decided, wanted).float() if own_bias else None
+    if options.iterations:
+        learning = _Learning(rows, wanted, finish, options)
+        decided, shift = learning.better(decided, shift, steps, cancel)
+    constants = {product.weight: product.restored(decided, weight).contiguous()}
+    if shift is not None:
+        constants |= finish.moved_bias(shift)
+    after = sqnr(gram.signal(wanted), gram.loss(decided, wanted))
+    return Fit(constants, product, before, after)
 
 
-def initial(weight: Tensor, rounding: _Rounding) -> Tensor:
-    """V for which h(V) is the weight's own fraction."""
-    fraction = weight / rounding.scale - rounding.low
-    return -torch.log((ZETA - GAMMA) / (fraction - GAMMA) - 1)
+class _Learning:
+    """Rows of a layer, and what it has to give for them behind its activation: rounding is learned
+    on those."""
 
-
-def beta_at(step: int, options: AdaRoundOptions) -> float:
-    """The exponent of the regularizer (eq. 24), annealed along a cosine after the warm start."""
-    begin = options.warm_start * options.iterations
-    passed = (step - begin) / (options.iterations - begin)
-    span = options.beta_start - options.beta_end
-    return options.beta_end + 0.5 * span * (1 + math.cos(math.pi * passed))
-
-
-def _fit(
-    walk: _Walk, layer: Layer, name: str, options: AdaRoundOptions, cancel: CancelToken
-) -> tuple[np.ndarray, Row]:
-    """The rounded weight, and how much nearer the layer's output has come."""
-    graph = walk.model.graph
-    head = graph.node(layer.nodes[0])
-    array = graph.constant(name)
-    weight = torch.tensor(array)
-    rounding = _Rounding.of(array, walk.model.encodings[name])
-    rows = walk.rows(layer, weight, options.positions)
-    finish = _behind(walk.model, layer)
-
-    def output(matrix: Tensor, inputs: Tensor) -> Tensor:
-        return finish(torch.einsum("rgi,goi->rgo", inputs, weight_matrix(head, matrix)))
-
-    def sqnr(matrix: Tensor) -> float:
+    def __init__(
+        self, rows: Rows, wanted: Tensor, finish: Behind, options: RoundingOptions
+    ) -> None:
+        self._finish, self._options, self._wanted = finish, options, wanted
+        self._reads = torch.cat(rows.rounded)
         with torch.no_grad():
-            noise = (output(matrix, rows.inputs) - rows.targets).square().sum()
-            signal = rows.targets.square().sum()
-        return 10 * math.log10(max(float(signal), 1e-30) / max(float(noise), 1e-30))
+            self._gives = torch.cat([self._out(exact, wanted, None) for exact in rows.exact])
 
-    nearest = torch.tensor(walk.model.encodings[name].quantize_dequantize(array))
-    v = initial(weight, rounding).requires_grad_()
-    optimizer = torch.optim.Adam([v], options.learning_rate)
-    for step in range(options.iterations):
-        if step % 50 == 0:
-            cancel.check()
-        picked = torch.randint(len(rows), (options.rows,), generator=walk.generator)
-        h = rectified_sigmoid(v)
-        error = output(rounding.rounded(h), rows.inputs[picked]) - rows.targets[picked]
-        loss = error.square().sum((1, 2)).mean()
-        if step >= options.warm_start * options.iterations:
-            beta = beta_at(step, options)
-            loss = loss + options.regularization * (1 - (2 * h - 1).abs().pow(beta)).sum()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    with torch.no_grad():
-        fitted = rounding.rounded((rectified_sigmoid(v) >= 0.5).float())
-    before, after = sqnr(nearest), sqnr(fitted)
-    if after < before:  # few positions can mislead
-        fitted, after = nearest, before
-    return fitted.numpy().copy(), Row(layer.name, layer.title, before, after)
+    def better(
+        self, decided: Tensor, shift: Tensor | None, steps: Steps, cancel: CancelToken
+    ) -> tuple[Tensor, Tensor | None]:
+        """The matrix `decided`, a start on the grid of `steps`, and the `shift` of the bias (None:
+        it stays), both learned; for each output only where that is better."""
+        options = self._options
+        power = self._reads.square().mean((0, 2))[:, None, None]
+        damping = options.damping * power
+        soft = SoftRounding(steps, decided, self._towards(decided, shift, damping, steps))
+        optimizer = torch.optim.Adam([soft.v], options.learning_rate)
+        generator = torch.Generator().manual_seed(options.seed)
+        # What one step of one weight changes is the unit, so that the same options suit all layers.
+        unit = (steps.scale.square() * power).mean()
+        for step in range(options.iterations):
+            if step % 20 == 0:
+                cancel.check()
+            picked = torch.randint(len(self._reads), (options.rows,), generator=generator)
+            share = soft.share()
+            matrix = soft.matrix(share)
+            error = self._out(self._reads[picked], matrix, shift) - self._gives[picked]
+            loss = error.square().sum((1, 2)).mean()
+            loss = (loss + (damping * (matrix - self._wanted).square()).sum()) / unit
+            if step >= options.warm_start * options.iterations:
+                beta = beta_at(step, options, options.iterations)
+                loss = loss + options.regularization * undecided(share, beta)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        learned = soft.decided()
+        shifts = [self._fitted(matrix, shift) for matrix in (decided, learned)]
+        losses = [
+            self._loss(matrix, moved) + (damping * (matrix - self._wanted).square()).sum(2)
+            for matrix, moved in zip((decided, learned), shifts, strict=True)
+        ]
+        better = losses[1] < losses[0]
+        decided = torch.where(better[..., None], learned, decided)
+        if shifts[0] is None or shifts[1] is None:
+            return decided, None
+        return decided, torch.where(better, shifts[1], shifts[0])
 
+    def _out(self, rows: Tensor, matrix: Tensor, shift: Tensor | None) -> Tensor:
+        """What the layer gives for `rows`, (rows, groups, outputs)."""
+        return self._finish(torch.einsum("rgi,goi->rgo", rows, matrix), shift)
 
-def _behind(model: QuantizedModel, layer: Layer) -> Callable[[Tensor], Tensor]:
-    """What happens to a product (rows, groups, outputs of a group): bias and activations."""
-    graph = model.graph
-    others = [graph.node(name) for name in layer.nodes[1:]]
-    biases = [] if layer.bias is None else [torch.tensor(graph.constant(layer.bias)).reshape(-1)]
-    activations = [node for node in others if node.op_type != "Add"]
-    executor = Executor(graph)
+    def _parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self._reads.split(PART), self._gives.split(PART), strict=True)
 
-    def finish(x: Tensor) -> Tensor:
-        flat = x.reshape(len(x), -1)
-        for bias in biases:
-            flat = flat + bias
-        for node in activations:
-            source = node.inputs[0]
-            assert source is not None
-            made = node.outputs[0].name or ""
-            flat = executor.run_nodes([node.name or ""], {source.name or "": flat}, [made])[made]
-        return flat.reshape(x.shape)
+    def _loss(self, matrix: Tensor, shift: Tensor | None) -> Tensor:
+        """Squared error of each output, (groups, outputs), the mean over all rows."""
+        with torch.inference_mode():
+            parts = [
+                (self._out(reads, matrix, shift) - gives).square().sum(0)
+                for reads, gives in self._parts()
+            ]
+        return torch.stack(parts).sum(0) / len(self._reads)
 
-    return finish
+    def _towards(
+        self, decided: Tensor, shift: Tensor | None, damping: Tensor, steps: Steps
+    ) -> Tensor:
+        """Where each weight of `decided` would move by itself, to the next number at most."""
+        matrix = decided.clone().requires_grad_()
+        slope, steepness = torch.zeros_like(decided), torch.zeros_like(decided)
+        for reads, gives in self._parts():
+            loss = (self._out(reads, matrix, shift) - gives).square().sum()
+            slope += torch.autograd.grad(loss, matrix)[0]
+            steepness += 2 * reads.square().sum(0)[:, None]
+        slope = slope / len(self._reads) + 2 * damping * (decided - self._wanted)
+        steepness = steepness / len(self._reads) + 2 * damping
+        return decided - slope / steepness.clamp(min=1e-30)
 
-
-def _tensors(inputs: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in inputs.items()}
+    def _fitted(self, matrix: Tensor, shift: Tensor | None) -> Tensor | None:
+        """The `shift` at which outputs are right on average (Gauss-Newton)."""
+        if shift is None:
+            return None
+        for _ in range(2):
+            slope, steepness = torch.zeros_like(shift), torch.zeros_like(shift)
+            for reads, gives in self._parts():
+                with torch.no_grad():
+                    product = torch.einsum("rgi,goi->rgo", reads, matrix)
+                product.requires_grad_()
+                made = self._finish(product, shift)
+                (gain,) = torch.autograd.grad(made.sum(), product)
+                slope += (gain * (made.detach() - gives)).sum(0)
+                steepness += gain.square().sum(0)
+            shift = shift - slope / steepness.clamp(min=1e-3 * len(self._reads))
+        return shift

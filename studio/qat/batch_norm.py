@@ -16,73 +16,17 @@ layer's own output, estimated anew, whatever other techniques did to the weights
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from studio.graph.model import ModelGraph
-from studio.graph.open import prepare_again
-from studio.graph.prepare.batch_norm import FOLD, SPLIT
+from studio.graph.folded_norms import KeptNorm
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm")
 MOMENTUM = 0.1
 EPSILON = 1e-5
 """Relative to the mean variance of a layer's channels."""
-
-
-@dataclass(frozen=True)
-class KeptNorm:
-    """A layer that BatchNormalization was folded into: names of its weight, bias and output, the
-    axis of the weight along which its output channels lie."""
-
-    weight: str
-    bias: str
-    output: str
-    axis: int
-
-
-def kept_norms(graph: ModelGraph) -> list[KeptNorm]:
-    """Layers of `graph` that preparation has folded a BatchNormalization behind them into."""
-    if graph.captured is None:
-        return []
-    plain = prepare_again(graph, [*graph.source.without, FOLD, SPLIT])
-    folded = set()
-    for node in plain.nodes():
-        source = node.inputs[0] if node.op_type == "BatchNormalization" else None
-        layer = source.producer() if source is not None and len(source.uses()) == 1 else None
-        if layer is not None and layer.op_type in (*_LAYERS, "MatMul"):
-            folded |= {value.name for value in layer.inputs[1:2] if value is not None}
-    found = []
-    for node in graph.nodes():
-        names = [value.name or "" if value is not None else "" for value in node.inputs]
-        if node.op_type not in _LAYERS or len(names) < 3 or names[1] not in folded:
-            continue
-        weight, bias, output = names[1], names[2], node.outputs[0].name
-        constants = graph.initializers
-        alone = all(
-            name in constants and len(list(constants[name].uses())) == 1 for name in (weight, bias)
-        )
-        axis = _output_axis(node.op_type, node.attributes)
-        if alone and axis is not None and weight and bias and output:
-            found.append(KeptNorm(weight, bias, output, axis))
-    return found
-
-
-def _output_axis(op_type: str, attributes: object) -> int | None:
-    """None for grouped transposed convolutions, whose output channels lie along two axes."""
-
-    def number(name: str, default: int) -> int:
-        attribute = attributes.get(name)  # type: ignore[attr-defined]
-        return default if attribute is None else attribute.as_int()
-
-    if op_type == "ConvTranspose":
-        return 1 if number("group", 1) == 1 else None
-    if op_type == "Gemm":
-        return 0 if number("transB", 0) else 1
-    return 0
 
 
 class Mode(Enum):

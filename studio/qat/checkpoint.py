@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from studio.data.dataset import Dataset
 from studio.errors import ConfigError
+from studio.qat.options import QatOptions
+from studio.sim.quantized_model import QuantizedModel
 from studio.whole_files import write_error, write_text
 
 _TENSOR = "tensor:"
@@ -31,9 +35,20 @@ class Checkpoint:
     state: dict[str, Any]
 
 
-def run_name(*parts: str) -> str:
-    """A name that differs for another model, other options or other data."""
+def run_name(model: QuantizedModel, data: Dataset, batch: int, options: QatOptions) -> str:
+    """A name of the training of `model` on `data` in batches of `batch` samples of all processes:
+    another one has other options, data, weights or encodings at its start."""
+    named = options.model_copy(update={"checkpoints": None})
+    parts = [named.model_dump_json(), data.name, str(len(data)), str(batch)]
+    for name in sorted(model.graph.initializers):
+        parts += [name, _digest(model.graph.constant(name))]
+    for name, item in sorted(model.encodings.items()):
+        parts += [name, str(item.grid), _digest(item.scale), _digest(item.zero_point)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from studio.graph.folded_norms import kept_norms
 from studio.graph.model import ModelGraph
-from studio.qat.batch_norm import Mode, TrainedNorm, kept_norms
+from studio.qat.batch_norm import Mode, TrainedNorm
 from studio.qat.following import FollowingScale, following
 from studio.qat.options import Ranges
 from studio.quant.dynamic import DynamicFakeQuantizer

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from studio.data.dataset import Dataset
 from studio.errors import ConfigError, ConsentRequiredError
-from studio.qat.losses import LOSSES, Loss
+from studio.graph.model import ModelGraph
+from studio.qat.losses import LOSSES, Loss, distillation
 from studio.qat.options import QatOptions
+from studio.qat.teacher import Teacher
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,36 @@ def objective(options: QatOptions, data: Dataset) -> Objective:
             "Choose data with labels, or the loss 'distillation'.",
         )
     return Objective(LOSSES[name], share, name)
+
+
+class Target:
+    """The loss of a training of `graph` on `data`, with the float model where that is followed.
+    Raises as `objective`."""
+
+    def __init__(
+        self, options: QatOptions, data: Dataset, graph: ModelGraph, device: torch.device
+    ) -> None:
+        self._objective = objective(options, data)
+        self._temperature = options.temperature
+        self._teacher = Teacher(graph, device) if self._objective.distillation > 0 else None
+
+    @property
+    def named(self) -> tuple[str, Loss] | None:
+        """Name and function of the loss that compares with labels."""
+        return self._objective.named
+
+    def loss(
+        self, outputs: list[Tensor], labels: Tensor | None, inputs: Mapping[str, np.ndarray]
+    ) -> Tensor:
+        """The loss of `outputs` for `inputs`, ()."""
+        goal = self._objective
+        share = goal.distillation
+        loss = outputs[0].new_zeros(())
+        if self._teacher is not None:
+            loss = share * distillation(outputs, self._teacher(inputs), self._temperature)
+        if goal.loss is not None and share < 1:
+            loss = loss + (1 - share) * goal.of(outputs, labels)
+        return loss
 
 
 def _own(text: str, trust: bool) -> Loss:

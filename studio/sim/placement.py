@@ -127,6 +127,7 @@ class _Placement:
         first = outputs[0]
         own = first.spec is not None and first.tied_to is None
         follows = first.name in self.activations.followers(group) and not own
+        follows = follows or self.context.follows_settings(group)
         has_weight = any(not not_quantizable(weight) for weight in weights)
         has_act = not follows and self.activations.can_quantize(group, made[0])
         applies = _applying(settings, has_weight, has_act)

@@ -22,6 +22,23 @@ def simulating_executor(
 ) -> Executor:
     """An executor of `graph` that rounds every tensor `plan` quantizes to its encoding's grid, or
     to that of its own range where the plan says so; for the nodes that read it rounded alone."""
+    quantize = quantizers(graph, plan, encodings, device)
+    some = {
+        name: row.read_by
+        for name, row in plan.tensors.items()
+        if row.read_by is not None and name in quantize
+    }
+    return Executor(graph, device=device, quantize=quantize, quantize_for=some)
+
+
+def quantizers(
+    graph: ModelGraph,
+    plan: Plan,
+    encodings: Mapping[str, Encoding],
+    device: torch.device | str = "cpu",
+) -> dict[str, Quantizer]:
+    """What rounds each tensor that `plan` quantizes, by its encoding or, where the plan says so, by
+    its own range."""
     quantize: dict[str, Quantizer] = {}
     for name in plan.quantized:
         encoding = encodings[name]
@@ -33,12 +50,7 @@ def simulating_executor(
             axis = row.spec.axis
             rank = None if axis is None else _rank(graph, name)
             quantize[name] = DynamicFakeQuantizer(row.spec.grid, axis, row.spec.block_size, rank)
-    some = {
-        name: row.read_by
-        for name, row in plan.tensors.items()
-        if row.read_by is not None and name in quantize
-    }
-    return Executor(graph, device=device, quantize=quantize, quantize_for=some)
+    return quantize
 
 
 def _rank(graph: ModelGraph, name: str) -> int:

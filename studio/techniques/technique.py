@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from studio.data.dataset import Dataset
+from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit
 from studio.sim.quantized_model import QuantizedModel
 
@@ -39,7 +40,8 @@ class Row:
 @dataclass(frozen=True)
 class Point:
     """A point of a chart. `settings` are those of the layers by name where choosing the point means
-    anything: the configuration that it was measured with. `note` says more in a sentence."""
+    anything: the configuration that it was measured with. `note` says more in a sentence. A point
+    `aside` is there to compare with; the line does not go through it."""
 
     x: float
     y: float
@@ -47,6 +49,7 @@ class Point:
     note: str = ""
     chosen: bool = False
     settings: Mapping[str, Mapping[str, Any]] | None = None
+    aside: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,13 +80,15 @@ class Outcome:
 class Samples:
     """Data a technique may read: `calibration` for statistics and reconstruction, `training` to
     train on, `validation` to measure on, `apart` if it is other data than the training's.
-    `batch_size` is the one the model takes (None: any)."""
+    `batch_size` is the one the model takes (None: any). `original` is the float model before any
+    technique changed its weights (None: the model's own graph)."""
 
     calibration: Dataset
     training: Dataset
     validation: Dataset
     batch_size: int | None = None
     apart: bool = True
+    original: ModelGraph | None = None
 
 
 Run = Callable[[QuantizedModel, Samples, Any, Emit, CancelToken], Outcome]

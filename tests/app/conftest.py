@@ -93,6 +93,7 @@ def improve_panel(window, coarse):  # type: ignore[no-untyped-def]
     window.actions_table["improve"].trigger()
     result = window.workspace.improve
     assert result.isVisible()
+    result.choose("qat")
     result.form.show_values(FAST_TRAINING)
     return result
 

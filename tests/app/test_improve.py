@@ -152,7 +152,7 @@ def test_applied_listed_and_undone(improve_panel, window, coarse, qtbot):
 def test_the_report_of_layers(improve_panel, window, coarse, qtbot, monkeypatch):
     """What a technique says of layers is a table; a row chooses its layer."""
     rows = (Row("down.conv", "scaled", 10.5, 21.25), Row("stem.conv", "left alone"))
-    first = improve_panel._techniques[0]
+    first = improve_panel.technique
     known = {first.name: first}
 
     def apply(model, samples, options, emit, cancel):

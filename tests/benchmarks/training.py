@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from studio.graph.folded_norms import kept_norms
 from studio.graph.model import ModelGraph, ModelSource
 from studio.graph.open import open_model
 from studio.graph.sources.python_source import build_module
 from studio.graph.sources.source import parse_inputs
 from studio.jobs.events import CancelToken, silent
-from studio.qat.batch_norm import kept_norms
 from studio.qat.options import Ranges
 from studio.qat.simulation import TrainedSimulation
 from studio.sim.calibration import collect_statistics

@@ -17,8 +17,11 @@ from torch import nn
 
 import studio
 from studio.errors import ExportError
-from studio.exporting.state_dict import StateDictSummary, write_state_dict
+from studio.exporting.state_dict import StateDictSummary, state_dict, write_state_dict
+from studio.graph.additions import Additions, with_additions
 from studio.runtime.executor import Executor
+from studio.sim.plan import Role
+from studio.sim.quantized_model import with_constants
 from studio.sim.simulator import simulating_executor
 
 HERE = Path(__file__).parent
@@ -194,3 +197,25 @@ def test_zeros_that_an_exporter_put_in_the_place_of_a_bias(tmp_path: Path) -> No
         torch.testing.assert_close(
             module(x), expected, rtol=0, atol=1e-5 * float(expected.abs().max())
         )
+
+
+def test_numbers_that_techniques_changed_go_back(tmp_path: Path) -> None:
+    """What is where does not depend on the numbers: batch normalization stays the identity."""
+    sim = quantized(f"{HERE / 'source_nets.py'}:conv_bn_relu", (6, 3, 8, 8))
+    before, summary = state_dict(sim.graph, sim.plan, {})
+    assert summary.folded
+    name = next(n for n, row in sim.plan.tensors.items() if row.role is Role.WEIGHT)
+    changed = with_constants(sim.graph, {name: 2 * sim.graph.constant(name)})
+    after, other = state_dict(changed, sim.plan, {})
+    assert other == summary
+    doubled = [key for key in before if not np.array_equal(before[key], after[key])]
+    assert len(doubled) == 1
+    np.testing.assert_array_equal(after[doubled[0]], 2 * before[doubled[0]])
+
+
+def test_what_was_added_does_not_fit_the_module(tmp_path: Path) -> None:
+    sim = quantized(f"{HERE / 'source_nets.py'}:conv_bn_relu", (6, 3, 8, 8))
+    name = next(node.name or "" for node in sim.graph.nodes() if node.op_type == "Conv")
+    graph = with_additions(sim.graph, Additions(scales={name: np.full(3, 2.0)}))
+    with pytest.raises(ExportError, match=f"a scale before {name}"):
+        state_dict(graph, sim.plan, {})

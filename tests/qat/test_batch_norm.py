@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from studio.data.arrays import ArrayData
 from studio.data.dataset import InputSpec
 from studio.errors import CancelledError
+from studio.graph.folded_norms import kept_norms
 from studio.graph.open import open_model
 from studio.jobs.events import CancelToken, silent
-from studio.qat.batch_norm import kept_norms
 from studio.qat.options import QatOptions, Ranges
 from studio.qat.simulation import TrainedSimulation
 from studio.qat.train import measure, train

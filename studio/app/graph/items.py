@@ -165,14 +165,32 @@ class NodeItem(QGraphicsItem):
         painter.setPen(ink.muted)
         painter.setFont(ink.small_font)
         painter.drawText(QPointF(left, box.top() + 37), subtitle)
+        self._paint_value(painter)
         self._paint_mark(painter)
         self._paint_button(painter)
+
+    def _paint_value(self, painter: QPainter) -> None:
+        """The number that the stripe's colour stands for, at the right of the second line."""
+        if not self.node.value:
+            return
+        right = self._right() - (self._mark_width() + 6 if self.node.mark else 2)
+        width = self._value_width()
+        place = QRectF(right - width, self._box.bottom() - 21, width, 16)
+        painter.setPen(self._ink.text)
+        painter.setFont(self._ink.mark_font)
+        painter.drawText(place, Qt.AlignmentFlag.AlignRight, self.node.value)
+
+    def _value_width(self) -> float:
+        return self._ink.mark_metrics.horizontalAdvance(self.node.value) + 2
+
+    def _right(self) -> float:
+        """Where the second line ends."""
+        return self.button.left() - 4 if self.node.toggle else self._box.right() - 8
 
     def _paint_mark(self, painter: QPainter) -> None:
         if not self.node.mark:
             return
-        ink, width = self._ink, self._mark_width()
-        right = self.button.left() - 4 if self.node.toggle else self._box.right() - 8
+        ink, width, right = self._ink, self._mark_width(), self._right()
         pill = QRectF(right - width, self._box.bottom() - 20.5, width, 15)
         painter.setPen(ink.warn)
         painter.setBrush(Qt.BrushStyle.NoBrush)
@@ -250,6 +268,8 @@ class NodeItem(QGraphicsItem):
             room -= BUTTON + 4
         if node.mark:
             room -= self._mark_width() + 6
+        if node.value:
+            room -= self._value_width() + 8
         return title, ink.small_metrics.elidedText(node.subtitle, middle, room), badge
 
 

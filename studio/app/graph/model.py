@@ -21,7 +21,7 @@ Point = tuple[float, float]
 class CanvasNode:
     """One box. `color` is the overlay's colour (stripe at the left), `badge` a short text.
 
-    `mark` is a short warning, drawn as a word in a frame.
+    `mark` is a short warning, drawn as a word in a frame. `value` is what the colour stands for.
     A frame is drawn around the boxes that name it as their `parent`; it comes before them.
     `toggle`: the box can be opened into a frame, the frame closed again.
     """
@@ -36,6 +36,7 @@ class CanvasNode:
     parent: str = ""
     toggle: bool = False
     mark: str = ""
+    value: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from PySide6.QtCore import Qt, Signal
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QGridLayout, QToolButton, QVBoxLayout, QWidget
 
 from studio.app.improve.fields import OptionField
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from studio.techniques.technique import Options
 
 TITLE_WIDTH = 118
+NARROW = 500
+"""Width below which a description stands under its editor."""
 
 
 class OptionsForm(QWidget):
@@ -45,25 +48,34 @@ class OptionsForm(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(10)
-        layout.addLayout(self._grid([self.fields[name] for name in common]))
+        self._narrow = False
+        self._common = [self.fields[name] for name in common]
+        self._grids = [_grid(fields) for fields in (self._common, self._rare)]
+        layout.addLayout(self._grids[0])
         layout.addWidget(self.more, 0, Qt.AlignmentFlag.AlignLeft)
-        layout.addLayout(self._grid(self._rare))
+        layout.addLayout(self._grids[1])
         layout.addWidget(self.problem)
+        layout.addStretch(1)
+        self._place()
         self.show_values({})
         self._fold(False)
 
-    def _grid(self, fields: list[OptionField]) -> QGridLayout:
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(12)
-        grid.setVerticalSpacing(5)
-        grid.setColumnMinimumWidth(0, TITLE_WIDTH)
-        grid.setColumnStretch(2, 1)
-        for row, field in enumerate(fields):
-            grid.addWidget(field.title, 2 * row, 0)
-            grid.addWidget(field.widget, 2 * row, 1)
-            grid.addWidget(field.about, 2 * row, 2)
-            grid.addWidget(field.problem, 2 * row + 1, 1, 1, 2)
-        return grid
+    def _place(self) -> None:
+        """Put the descriptions where they fit."""
+        for grid, fields in zip(self._grids, (self._common, self._rare), strict=True):
+            for row, field in enumerate(fields):
+                grid.removeWidget(field.about)
+                if self._narrow:
+                    grid.addWidget(field.about, 3 * row + 1, 1, 1, 2)
+                else:
+                    grid.addWidget(field.about, 3 * row, 2)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        narrow = event.size().width() < NARROW
+        if narrow != self._narrow:
+            self._narrow = narrow
+            self._place()
 
     def show_values(self, values: dict[str, Any]) -> None:
         """Show options as JSON-like values, the default for those that are missing."""
@@ -105,6 +117,20 @@ class OptionsForm(QWidget):
         self.more.setText("Fewer options" if opened else f"More options ({len(self._rare)})")
         for field in self._rare:
             field.set_visible(opened)
+
+
+def _grid(fields: list[OptionField]) -> QGridLayout:
+    """Three rows for each field: title, editor and description; description; problem."""
+    grid = QGridLayout()
+    grid.setHorizontalSpacing(12)
+    grid.setVerticalSpacing(4)
+    grid.setColumnMinimumWidth(0, TITLE_WIDTH)
+    grid.setColumnStretch(2, 1)
+    for row, field in enumerate(fields):
+        grid.addWidget(field.title, 3 * row, 0)
+        grid.addWidget(field.widget, 3 * row, 1)
+        grid.addWidget(field.problem, 3 * row + 2, 1, 1, 2)
+    return grid
 
 
 def _named(words: str, fields: dict[str, OptionField]) -> str:

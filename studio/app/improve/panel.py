@@ -13,6 +13,7 @@ from PySide6.QtWidgets import (
     QListWidgetItem,
     QPushButton,
     QScrollArea,
+    QSizePolicy,
     QSplitter,
     QStackedWidget,
     QVBoxLayout,
@@ -29,8 +30,11 @@ from studio.app.widgets import fit_list, label, line
 if TYPE_CHECKING:
     from studio.techniques.technique import Options, Technique
 
-LIST_WIDTH, FORM_WIDTH, APPLIED_WIDTH = 228, 584, 278
+LIST_WIDTH, FORM_WIDTH, APPLIED_WIDTH = 222, 484, 384
 LIST_HEIGHT = 520
+FIRST = "autoquant"
+"""The technique that tries the others."""
+
 KEPT = "Checkpoints are kept in {}: a training that is cut off can go on."
 NOT_KEPT = "Save the project, and checkpoints are kept beside it: a cut-off training can go on."
 
@@ -101,8 +105,8 @@ class ImprovePanel(QWidget):
             self.split.addWidget(widget)
         self.split.setSizes([LIST_WIDTH, FORM_WIDTH, APPLIED_WIDTH])
         self.split.setStretchFactor(1, 1)
-        left.setMinimumWidth(150)
-        self.applied.setMinimumWidth(220)
+        left.setMinimumWidth(140)
+        self.applied.setMinimumWidth(260)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.split)
@@ -146,12 +150,16 @@ class ImprovePanel(QWidget):
         layout.addWidget(scroll, 1)
         layout.addWidget(line())
         layout.addLayout(foot)
-        middle.setMinimumWidth(380)
+        middle.setMinimumWidth(350)
         return middle
 
     def _add(self, technique: Technique) -> None:
         item = QListWidgetItem(technique.title)
         item.setToolTip(technique.description)
+        if technique.name == FIRST:
+            font = self.list.font()
+            font.setBold(True)
+            item.setFont(font)
         self.list.addItem(item)
         form = OptionsForm(technique.options)
         form.changed.connect(self.refresh)
@@ -169,16 +177,25 @@ class ImprovePanel(QWidget):
     def form(self) -> OptionsForm:
         return self.forms[self.technique.name]
 
+    def choose(self, name: str) -> None:
+        """Show the technique `name`."""
+        names = [technique.name for technique in self._techniques]
+        self.list.setCurrentRow(names.index(name))
+
     def _choose(self, row: int) -> None:
         self.title.setText(self.technique.title)
         self.about.setText(self.technique.description)
         self.pages.setCurrentIndex(row)
+        ignored = QSizePolicy.Policy.Ignored
+        for name, form in self.forms.items():  # the others make it neither longer nor wider
+            policy = QSizePolicy.Policy.Preferred if name == self.technique.name else ignored
+            form.setSizePolicy(policy, policy)
         self.refresh()
 
     def _folder(self, options: Options | None) -> Path | None:
         """Where the chosen technique would keep its checkpoint."""
         document = self._session.document
-        if document is None or CHECKPOINTS not in self.technique.options.model_fields:
+        if document is None or not _keeps(self.technique):
             return None
         own: Path | None = getattr(options, CHECKPOINTS, None)
         return own or checkpoint_folder(document)
@@ -196,7 +213,7 @@ class ImprovePanel(QWidget):
         self.reason.setText(reason or wrong)
         self.apply.setToolTip(reason or wrong or "One undoable edit")
         folder = self._folder(options)
-        able = CHECKPOINTS in self.technique.options.model_fields
+        able = _keeps(self.technique)
         self.kept.setText(KEPT.format(folder) if folder is not None else NOT_KEPT if able else "")
         self._look_soon.start()
 
@@ -212,8 +229,12 @@ class ImprovePanel(QWidget):
         return "" if document.data is not None else "Choose data first."
 
     def _look(self) -> None:
-        if not self._session.busy:
-            self.offer.look(self._folder(self.form.options()))
+        if self._session.busy:
+            return
+        folder, document = self._folder(self.form.options()), self._session.document
+        if folder is None and self._just_opened and document is not None:
+            folder = checkpoint_folder(document)  # whatever technique is shown first
+        self.offer.look(folder)
 
     def _opened(self) -> None:
         document = self._session.document
@@ -224,6 +245,8 @@ class ImprovePanel(QWidget):
 
     def _show_offer(self) -> None:
         saved, problem = self.offer.saved, self.offer.problem
+        if self._just_opened and (saved is not None or problem):
+            self.choose(next(t.name for t in self._techniques if _keeps(t)))
         self.banner.setVisible(saved is not None or bool(problem))
         self.offer_text.setText(offer_text(saved) if saved is not None else problem)
         self.proceed.setVisible(saved is not None)
@@ -256,3 +279,8 @@ class ImprovePanel(QWidget):
             self.proceed.hide()
             return False
         return True
+
+
+def _keeps(technique: Technique) -> bool:
+    """True if `technique` keeps checkpoints."""
+    return CHECKPOINTS in technique.options.model_fields

@@ -13,6 +13,7 @@ from studio.app import text
 
 if TYPE_CHECKING:
     from studio.analysis.forecast import LayerForecast
+    from studio.analysis.sensitivity_figures import Sensitivity
     from studio.project.document import Document
     from studio.quant.encoding import Encoding
     from studio.sim.plan import Layer, TensorPlan
@@ -147,6 +148,21 @@ def quality_line(layer: str, sqnr: dict[str, float]) -> tuple[str, str]:
     if rank < 5 and 10 * rank < len(sqnr):
         return f"{words}, {rank} of {len(sqnr)} layers are lower", "warn"
     return words, "muted"
+
+
+def sensitivity_words(layer: str, sensitivity: Sensitivity | None) -> str:
+    """What the layer does to the model's outputs; "" before an analysis."""
+    found = sensitivity.by_layer.get(layer) if sensitivity is not None else None
+    if sensitivity is None or found is None:
+        return ""
+    parts = []
+    if found.alone is not None:
+        parts.append(f"{text.decibels(found.alone.sqnr_db)} quantized alone")
+    gain = sensitivity.gain_db(found)
+    if gain is not None:
+        sign = "+" if gain >= 0.05 else ""
+        parts.append(f"{sign}{text.decibels(round(gain, 1) + 0.0)} left in float alone")
+    return ", ".join(parts)
 
 
 def coarser(

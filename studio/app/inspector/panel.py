@@ -51,6 +51,7 @@ class InspectorPanel(QWidget):
         self.compare = ObserverComparison(session, "output")
         self.compare_weights = ObserverComparison(session, "weights")
         self.quality = label("", "muted", wrap=True)
+        self.harm = label("", "muted", wrap=True)
         self._build()
         session.selection_changed.connect(self.refresh)
         session.document_changed.connect(self.refresh)
@@ -82,6 +83,7 @@ class InspectorPanel(QWidget):
             self.note,
             self.histogram,
             self.quality,
+            self.harm,
             self.encodings_title,
         )
         for widget in column:
@@ -139,6 +141,9 @@ class InspectorPanel(QWidget):
         self.note.setVisible(bool(notes))
         self._show_comparisons(document, layer)
         self._show_histogram(document, layer)
+        harm = facts.sensitivity_words(layer.name, document.sensitivity)
+        self.harm.setText(f"Outputs: {harm}")
+        self.harm.setVisible(bool(harm))
         words, role = facts.quality_line(layer.name, layer_sqnr(document))
         self.quality.setText(words)
         self.quality.setVisible(bool(words))

@@ -12,6 +12,11 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff
 
 _SEPARATORS = re.compile(r"(?<=[./_:])(?=[^./_:])")
 _UNBROKEN = 36
+_LONG = '<details class="long">'
+_OPENED = '<details class="long" open="">'
+
+LONGEST_OPEN = 24
+"""Rows of a table that is shown at once; a longer one is opened by a click."""
 
 
 class Markup(str):
@@ -79,7 +84,7 @@ def table(columns: Sequence[Column], rows: Iterable[Row], css: str = "") -> Mark
 
     Alignment is a class of the table (`n3`: the third column holds numbers), not of every cell,
     which keeps tables of many thousand rows small. The css class `tools` asks for sorting and a
-    filter where scripts run.
+    filter where scripts run. Tables of more than `LONGEST_OPEN` rows are closed at first.
     """
     numeric = " ".join(f"n{index}" for index, column in enumerate(columns, 1) if column.numeric)
     titles = (
@@ -88,7 +93,7 @@ def table(columns: Sequence[Column], rows: Iterable[Row], css: str = "") -> Mark
         else tag("th", column.title, scope="col")
         for column in columns
     )
-    body = "".join(
+    lines = [
         "<tr>"
         + "".join(
             f'<td class="{cell.css}">{escape(cell.content)}</td>'
@@ -98,11 +103,20 @@ def table(columns: Sequence[Column], rows: Iterable[Row], css: str = "") -> Mark
         )
         + "</tr>\n"
         for row in rows
-    )
-    return Markup(
+    ]
+    box = Markup(
         f'<div class="box" tabindex="0"><table class="{f"{css} {numeric}".strip()}">'
-        f"<thead><tr>{join(titles)}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
+        f"<thead><tr>{join(titles)}</tr></thead>\n<tbody>\n{''.join(lines)}</tbody></table></div>"
     )
+    if len(lines) <= LONGEST_OPEN:
+        return box
+    count = f"{len(lines):,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return Markup(f"{_LONG}{tag('summary', f'{count} rows')}{box}</details>")
+
+
+def opened(page: str) -> str:
+    """`page` with every table open: for paper, where nobody can click."""
+    return page.replace(_LONG, _OPENED)
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Markup:

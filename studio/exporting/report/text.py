@@ -16,6 +16,17 @@ def points(value: float) -> str:
     return f"{value:+.2f}".replace("-", MINUS) if abs(value) >= 0.005 else "±0.00"
 
 
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def plural(amount: int, noun: str) -> str:
     return f"{integer(amount)} {noun}" if amount == 1 else f"{integer(amount)} {noun}s"
 

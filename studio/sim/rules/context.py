@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from studio.graph.additions import is_limit
 from studio.graph.model import ModelGraph, is_constant
 from studio.graph.patterns import float_reason
 from studio.sim import op_rules
@@ -54,10 +55,23 @@ class Context:
         return self.resolver.resolve(self.names_of(group))
 
     def names_of(self, group: FusedGroup) -> LayerNames:
-        """What the settings of the group's layer may be addressed by."""
+        """What the settings of the group's layer may be addressed by; limits of channels have those
+        of the layer they limit."""
         if group.name not in self._names:
-            self._names[group.name] = layer_names(group)
+            limited = self._limited(group)
+            names = layer_names(group) if limited is None else self.names_of(limited)
+            self._names[group.name] = names
         return self._names[group.name]
+
+    def _limited(self, group: FusedGroup) -> FusedGroup | None:
+        head = group.nodes[0]
+        source = head.inputs[0] if is_limit(head) else None
+        producer = None if source is None else source.producer()
+        return None if producer is None else self.group_of.get(producer)
+
+    def follows_settings(self, group: FusedGroup) -> bool:
+        """True for limits of channels, which have no settings of their own."""
+        return self._limited(group) is not None
 
     def put(self, row: TensorPlan) -> TensorPlan:
         self.rows[row.name] = row

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from studio.graph.additions import is_scale
 from studio.graph.model import is_constant
 from studio.sim.fusion import Unit
 from studio.sim.rules.context import Context
@@ -23,9 +24,13 @@ class Readers:
 
     def rounded(self, value: ir.Value) -> frozenset[str] | None:
         """Names of the nodes that read `value` rounded by the target's `quantized_inputs`; None
-        where the target rounds outputs."""
+        where the target rounds outputs. A scale that was added before a layer reads it as it is:
+        what it gives is rounded."""
         if self.context.target.quantized_inputs is None:
-            return None
+            nodes = [use.node for use in value.uses()]
+            if not any(map(is_scale, nodes)):
+                return None
+            return frozenset(node.name or "" for node in nodes if not is_scale(node))
         return frozenset(
             use.node.name or "" for use in value.uses() if self._rounds(use.node, use.idx)
         )
@@ -40,6 +45,8 @@ class Readers:
 
     def why_float(self, value: ir.Value) -> str:
         """Why nobody reads `value` rounded."""
+        if self.context.target.quantized_inputs is None:
+            return "scaled for the layers that read it, and rounded then"
         target = self.context.target
         adds = [use.node for use in value.uses() if self._residual(use.node) is not None]
         if adds:

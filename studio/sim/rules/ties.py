@@ -1,5 +1,5 @@
-"""Tensors that must share one encoding: inputs of Concat with its output, the input of a Relu with
-its output."""
+"""Tensors that must share one encoding: inputs of Concat with its output, the input of a Relu or
+of a limit with its output."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from studio.graph.additions import is_limit
+from studio.graph.model import is_constant
 from studio.quant.grid import FloatGrid, Grid
 from studio.sim import op_rules
 from studio.sim.plan import Role, TensorPlan
@@ -17,9 +19,10 @@ from studio.sim.rules.names import is_one_of
 def tie(context: Context) -> list[str]:
     """Give inputs of `tied_inputs` and `backward_ops` the encoding of the op's output.
 
-    The output has the larger range (Concat) or all the values that matter (Relu). An input keeps
-    its own where its range is fixed, its grid is another, or it shares another op's already.
-    Returns what to warn of.
+    The output has the larger range (Concat) or all the values that matter (Relu). So it is with
+    limits of channels, on any target: rounded values that are limited by rounded limits are the
+    limited values rounded. An input keeps its own where its range is fixed, its grid is another, or
+    it shares another op's already. Returns what to warn of.
     """
     target = context.target
     warnings: list[str] = []
@@ -29,8 +32,9 @@ def tie(context: Context) -> list[str]:
         if len(group.nodes) > 1:
             continue
         last = group.units[-1]
-        forward = is_one_of(last.label, target.tied_inputs)
-        if not forward and not is_one_of(last.label, target.backward_ops):
+        limit = is_limit(last.last)
+        forward = is_one_of(last.label, target.tied_inputs) and not limit
+        if not (forward or limit or is_one_of(last.label, target.backward_ops)):
             continue
         output = context.rows.get(last.last.outputs[0].name or "")
         if output is None or output.spec is None or output.dynamic:
@@ -38,7 +42,7 @@ def tie(context: Context) -> list[str]:
         head = group.nodes[0]
         values = [head.inputs[slot] for slot in op_rules.data_slots(head)]
         for value in dict.fromkeys(values):
-            if value is not None and (forward or _is_alone(value)):
+            if value is not None and (forward or _is_alone(value, constant=limit)):
                 other = _share(context, value, output, head, forward)
                 if other is not None and forward and _is_chosen(context, value, group.name):
                     warnings.append(
@@ -54,9 +58,9 @@ def _is_chosen(context: Context, value: ir.Value, layer: str) -> bool:
     return any(key.startswith("act_") for name in layers for key in context.resolver.asked(name))
 
 
-def _is_alone(value: ir.Value) -> bool:
-    """True if one node reads `value`, which some node has made."""
-    made = value.producer() is not None
+def _is_alone(value: ir.Value, *, constant: bool) -> bool:
+    """True if one node reads `value`, which some node has made, or which is a `constant`."""
+    made = value.producer() is not None or (constant and is_constant(value))
     return made and not value.is_graph_output() and len(list(value.uses())) == 1
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from studio.graph.additions import is_scale
 from studio.graph.patterns import float_reason
 from studio.sim import op_rules
 from studio.sim.fusion import Unit
@@ -94,6 +95,8 @@ def place_constant(
     if name in context.rows:
         return context.rows[name]
     reason = not_quantizable(value) or float_reason(node.outputs[0])
+    if not reason and is_scale(node):
+        reason = "scale of channels, used in float"
     if not reason and (unit.kind or slot not in op_rules.data_slots(node)):
         reason = f"parameter of {unit.label}, used in float"
     if not reason and is_one_of(node.op_type, context.target.float_ops):

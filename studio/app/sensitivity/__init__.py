@@ -1,0 +1,1 @@
+"""Sensitivity of the layers: table, plot, outlier channels."""
