@@ -31,7 +31,7 @@ MAY_KNOW = {
     "techniques": {"data", "graph", "jobs", "quant", "runtime", "sim"},
     "qat": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim", "techniques"},
     "ptq": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim", "techniques"},
-    "exporting": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim"},
+    "exporting": {"analysis", "data", "graph", "jobs", "quant", "runtime", "sim", "techniques"},
 }
 NOTHING_KNOWING = {"errors", "plain_json", "readable", "resource_files", "whole_files"}
 MAY_KNOW["project"] = set(MAY_KNOW) - NOTHING_KNOWING

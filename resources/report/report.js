@@ -1,4 +1,8 @@
 "use strict";
+// On paper every table is open.
+addEventListener("beforeprint", () => {
+  for (const long of document.querySelectorAll("details")) long.open = true;
+});
 // Sorting and filtering for tables; the page is complete without it.
 for (const table of document.querySelectorAll("table.tools")) {
   const body = table.tBodies[0];

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from studio.data.preprocess import Preprocess
     from studio.exporting.options import ExportOptions
     from studio.project.document import DataSettings, Document
-    from studio.project.recipe import TechniqueStep
+    from studio.project.recipe import RecipeStep
     from studio.sim.config import QuantConfig
 
 AS_IN_FILE = (
@@ -129,8 +129,10 @@ def quantize(options: argparse.Namespace) -> int:
     from studio.project.techniques import parse_step
 
     improvements = [parse_step(text) for text in options.improve]
-    evaluated = [] if options.no_evaluate else ["evaluate"]
-    steps: list[str | TechniqueStep] = ["calibrate", *improvements, *evaluated, "export"]
+    steps: list[RecipeStep] = ["calibrate", *improvements]
+    if not options.no_evaluate:
+        steps.append("evaluate")
+    steps.append("export")
     return _quantize(document, data, steps, options.out, files, options.json)
 
 
@@ -151,7 +153,7 @@ def run_recipe(options: argparse.Namespace) -> int:
 def _quantize(
     document: Document,
     data: DataSettings,
-    steps: list[str | TechniqueStep],
+    steps: list[RecipeStep],
     out: Path,
     files: ExportOptions,
     as_json: bool,
@@ -160,7 +162,7 @@ def _quantize(
 
     from studio.jobs.events import Warned
     from studio.project import steps as do
-    from studio.project.recipe import TechniqueStep
+    from studio.project.recipe import ConfigStep, TechniqueStep
     from studio.project.techniques import apply_technique, parse_options
     from studio.runtime.world import is_first_process
 
@@ -175,6 +177,8 @@ def _quantize(
         for index, step in enumerate(steps):
             if isinstance(step, TechniqueStep):
                 document = apply_technique(document, step.technique, chosen[index], emit=emit)
+            elif isinstance(step, ConfigStep):
+                document = do.change_config(document, step.config, emit=emit)
             elif step == "calibrate" and document.from_file and document.calibrated:
                 emit(Warned(AS_IN_FILE))
             elif step == "calibrate":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from studio.sim.found import uses_file
 from studio.sim.plan import Plan, require_possible
 from studio.sim.qdq import Storage
 from studio.sim.target import Target, load_target
+from studio.techniques.applied import Applied
 from studio.whole_files import staged_folder
 
 VERIFIED_SAMPLES = 32
@@ -59,6 +60,7 @@ def export_bundle(
     synthetic: bool,
     evaluation: Evaluation | None,
     sensitivity: Sensitivity | None = None,
+    applied: Sequence[Applied] = (),
     recipe: Mapping[str, Any] | None,
     samples: Dataset,
     batch_size: int,
@@ -117,6 +119,7 @@ def export_bundle(
             "calibration": {"data": calibration_data, "samples": calibration_samples},
             "float_bytes": float_bytes,
             "quantized_bytes": quantized_bytes,
+            "techniques": [_told(item) for item in applied],
             "evaluation": None if evaluation is None else asdict(evaluation),
             "sensitivity": None if sensitivity is None else asdict(sensitivity),
             "verification": None if verification is None else verification_dict(verification),
@@ -144,6 +147,8 @@ def export_bundle(
             created=datetime.now(),
             version=__version__,
             validation=_validation(graph, plan, target, subset),
+            applied=tuple(applied),
+            sensitivity=sensitivity,
         )
         _write_report(content, staging, form)
         artifacts = list_artifacts(staging, form)
@@ -157,6 +162,16 @@ def export_bundle(
         verification=verification,
         warnings=notes,
     )
+
+
+def _told(applied: Applied) -> dict[str, Any]:
+    """What was applied, without its rows and curves, for JSON."""
+    return {
+        "technique": applied.technique,
+        "options": dict(applied.options),
+        "summary": applied.summary,
+        "seconds": applied.seconds,
+    }
 
 
 def _validation(graph: ModelGraph, plan: Plan, target: Target, samples: Dataset) -> Validation:

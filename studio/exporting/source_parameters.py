@@ -2,12 +2,13 @@
 
 A parameter is a floating-point constant of the graph as it was captured, under the name the source
 has for it. Preparation may have transposed it, folded batch normalization into it, or merged it
-with others; what is said here holds only where the prepared numbers prove it.
+with others; what is said here holds only where the prepared numbers prove it. Batch normalization
+is taken out again (`unfolded_norms`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,25 +16,34 @@ import onnx_ir as ir
 
 from studio.exporting.parameter_views import (
     SAME_ELEMENTS,
-    Inverse,
+    View,
     captured_numbers,
     fill_of,
     parameter_views,
+)
+from studio.exporting.unfolded_norms import (
+    Layer,
+    Norm,
+    Unfolded,
+    from_layer_before,
+    from_layer_behind,
+    from_scale_and_shift,
 )
 from studio.graph.edit import array_of, float_attribute, input_of, is_op
 from studio.graph.model import ModelGraph
 from studio.sim import op_rules
 
+Numbers = Callable[[str], np.ndarray]
+"""A prepared constant as it is now, by name."""
+
 
 @dataclass(frozen=True)
 class Part:
-    """What a parameter of the source has to be: `back` of the prepared constant `constant`, times
-    `sign`; or `fill` everywhere."""
+    """What a parameter of the source has to be: `of` the prepared constants, in any shape of as
+    many elements; `constant` is the one whose rounding it takes (None: it is not rounded)."""
 
+    of: Callable[[Numbers], np.ndarray]
     constant: str | None = None
-    back: Inverse | None = None
-    fill: float = 0.0
-    sign: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,7 @@ class _Search:
                 continue
             now = self.graph.constant(value)
             if now.size == own.size and np.array_equal(view.back(now), own, equal_nan=True):
-                self.parts[name] = Part(value, view.back)
+                self.parts[name] = _the_constant(value, view)
                 return
             changed = True
         if changed:
@@ -90,7 +100,7 @@ class _Search:
             return
         twin = self._equal(own)
         if twin is not None:
-            self.parts[name] = Part(twin, lambda array: array.reshape(own.shape))
+            self.parts[name] = Part(lambda now: now(twin), twin)
             return
         self.lost[name] = "preparation computed other constants of it"
 
@@ -122,22 +132,16 @@ class _Search:
         if any(use.node is not node for use in used):
             return
         gamma, beta, mean, var = (np.asarray(a, np.float64).reshape(-1) for a in arrays)
-        epsilon = float_attribute(node, "epsilon", 1e-5)
-        scale = gamma / np.sqrt(var + epsilon)
-        shift = beta - mean * scale
-        known = [name if self._is_parameter(name) else "" for name in names]
-        identity = _Identity(known[0], known[1], known[2], known[3], epsilon)
-        if not (identity.mean and identity.var) or (not identity.gamma and (gamma != 1).any()):
+        gamma, beta = np.broadcast_to(gamma, mean.shape), np.broadcast_to(beta, mean.shape)
+        norm = Norm(gamma, beta, mean, var, float_attribute(node, "epsilon", 1e-5))
+        own = _Names(*(name if self._is_parameter(name) else "" for name in names))
+        if not (own.mean and own.var) or (not own.gamma and (gamma != 1).any()):
             return
-        folded = self._folded_behind(node, scale, shift, identity) or self._folded_before(
-            node, scale, shift, identity
-        )
+        folded = self._folded_behind(node, norm, own) or self._folded_before(node, norm, own)
         if not folded:
-            self._split(node, scale, shift, identity)
+            self._split(node, norm, own)
 
-    def _folded_behind(
-        self, bn: ir.Node, scale: np.ndarray, shift: np.ndarray, identity: _Identity
-    ) -> bool:
+    def _folded_behind(self, bn: ir.Node, norm: Norm, own: _Names) -> bool:
         value = bn.inputs[0]
         layer = value.producer() if value is not None else None
         while layer is not None and layer.op_type in (*SAME_ELEMENTS, "Transpose"):
@@ -148,19 +152,26 @@ class _Search:
             return False
         axis = op_rules.channel_axis(found.now)
         old, new = found.old_weight, found.new_weight
-        if axis is None or old.shape != new.shape or old.shape[axis] != scale.size:
+        if axis is None or old.shape != new.shape or old.shape[axis] != norm.mean.size:
             return False
-        along = [1] * old.ndim
-        along[axis] = -1
-        if not _close(new, old * scale.reshape(along)):
+        layer = Layer(old, np.broadcast_to(found.old_bias, norm.mean.shape), axis)
+        if not _close(new, old * layer.along(norm.scale)):
             return False
-        if not _close(found.new_bias, found.old_bias * scale + shift):
+        if not _close(found.new_bias, found.old_bias * norm.scale + norm.shift):
             return False
-        return self._accept(bn, found, identity, behind=True)
 
-    def _folded_before(
-        self, bn: ir.Node, scale: np.ndarray, shift: np.ndarray, identity: _Identity
-    ) -> bool:
+        def taken_out(now: Numbers) -> Unfolded:
+            return from_layer_before(found.as_now(now, layer), layer, norm, affine=own.affine)
+
+        changed = own.beta if own.affine else own.mean
+        self.parts[changed] = Part(
+            lambda now: taken_out(now).beta if own.affine else taken_out(now).mean,
+            found.bias or None,
+        )
+        self._accept(bn, found, own, taken_out)
+        return True
+
+    def _folded_before(self, bn: ir.Node, norm: Norm, own: _Names) -> bool:
         uses = list(bn.outputs[0].uses())
         found = self._layer(uses[0].node) if len(uses) == 1 else None
         if found is None or not found.bias_parameter:
@@ -169,42 +180,41 @@ class _Search:
             return False  # the bias may be one that an exporter put there
         old, new = found.old_weight, found.new_weight
         out = op_rules.channel_axis(found.now)
-        if out is None or old.ndim < 2 or old.shape[1 - out] != scale.size:
+        if out is None or old.ndim < 2 or old.shape[1 - out] != norm.mean.size:
             return False  # groups: nothing was folded from before there, or the rule differs
-        along = [1] * old.ndim
-        along[1 - out] = -1
+        layer = Layer(old, found.old_bias, 1 - out)
         others = tuple(axis for axis in range(old.ndim) if axis != out)
-        added = (old * shift.reshape(along)).sum(axis=others)
-        if not _close(new, old * scale.reshape(along)):
+        added = (old * layer.along(norm.shift)).sum(axis=others)
+        if not _close(new, old * layer.along(norm.scale)):
             return False
         if not _close(found.new_bias, found.old_bias + added):
             return False
-        return self._accept(bn, found, identity, behind=False)
 
-    def _accept(self, bn: ir.Node, found: _Layer, identity: _Identity, *, behind: bool) -> bool:
-        weight = self.views[found.weight]
-        self.parts[weight.parameter] = Part(found.weight, weight.back)
-        self.parts |= identity.parts()
-        if found.bias:
-            bias = Part(found.bias, lambda array: array.reshape(-1))
-            # A bias of zeros may be one that an exporter put there, which the source does not have.
-            zeros = behind and identity.beta and not found.old_bias.any()
-            own = found.bias_parameter and not zeros
-            if own:
-                shape = self.captured.constant(found.bias_parameter).shape
-                self.parts[found.bias_parameter] = Part(found.bias, lambda a: a.reshape(shape))
-            elif identity.beta:
-                self.parts[identity.beta] = bias
-            else:
-                self.parts[identity.mean] = Part(found.bias, bias.back, sign=-1.0)
-            if found.bias_parameter and not own:
-                self.parts[found.bias_parameter] = Part(fill=0.0)
-        self.folded[_module(identity, bn)] = weight.parameter
+        def taken_out(now: Numbers) -> Unfolded:
+            return from_layer_behind(found.as_now(now, layer), layer, norm, affine=own.affine)
+
+        self.parts[found.bias_parameter] = Part(lambda now: taken_out(now).bias, found.bias or None)
+        self._accept(bn, found, own, taken_out)
         return True
 
-    def _split(
-        self, bn: ir.Node, scale: np.ndarray, shift: np.ndarray, identity: _Identity
+    def _accept(
+        self, bn: ir.Node, found: _Layer, own: _Names, taken_out: Callable[[Numbers], Unfolded]
     ) -> None:
+        """The parts that both ways of folding have in common; what has none yet stays."""
+        view = self.views[found.weight]
+        weight = Part(lambda now: view.back(taken_out(now).weight), found.weight)
+        self.parts[view.parameter] = weight
+        if own.gamma:
+            self.parts[own.gamma] = Part(lambda now: taken_out(now).gamma)
+        for name in (own.beta, own.mean, own.var, found.bias_parameter):
+            if name and name not in self.parts:
+                self.parts[name] = self._as_it_was(name)
+        self.folded[_module(own, bn)] = view.parameter
+
+    def _as_it_was(self, name: str) -> Part:
+        return Part(lambda _: self.captured.constant(name))
+
+    def _split(self, bn: ir.Node, norm: Norm, own: _Names) -> None:
         """Scale and shift of their own, in the place of the batch normalization."""
         name = bn.outputs[0].name or ""
         add = self.graph.value(name).producer() if self.graph.has_value(name) else None
@@ -219,19 +229,25 @@ class _Search:
         if add is None or not is_op(mul, "Mul") or mul is None:
             return
         constants = []
-        for node, expected in ((mul, scale), (add, shift)):
+        for node, expected in ((mul, norm.scale), (add, norm.shift)):
             matching = [
                 value.name or ""
                 for value in filter(None, node.inputs)
                 if (array := array_of(value)) is not None and _close(array.reshape(-1), expected)
             ]
             constants += matching[:1]
-        if len(constants) != 2 or not identity.gamma or not identity.beta:
+        if len(constants) != 2 or not own.affine:
             return
-        self.parts |= identity.parts()
-        for parameter, constant in zip((identity.gamma, identity.beta), constants, strict=True):
-            self.parts[parameter] = Part(constant, lambda array: array.reshape(-1))
-        self.folded[_module(identity, bn)] = ""
+        by, plus = constants
+
+        def back(now: Numbers) -> Norm:
+            return from_scale_and_shift(_flat(now(by)), _flat(now(plus)), norm)
+
+        self.parts[own.gamma] = Part(lambda now: back(now).gamma, by)
+        self.parts[own.beta] = Part(lambda now: back(now).beta, plus)
+        for name in (own.mean, own.var):
+            self.parts[name] = self._as_it_was(name)
+        self.folded[_module(own, bn)] = ""
 
     def _filled(self, value: ir.Value | None) -> np.ndarray | None:
         """A captured constant, or one that the exporter computes by filling."""
@@ -289,8 +305,8 @@ class _Search:
             self.graph.constant(name).astype(np.float64),
             (new_bias.name or "") if new_bias is not None else "",
             parameter,
-            np.zeros(1) if before is None else before.astype(np.float64).reshape(-1),
-            np.zeros(1) if after is None else after.astype(np.float64).reshape(-1),
+            np.zeros(1) if before is None else _flat(before),
+            np.zeros(1) if after is None else _flat(after),
         )
 
 
@@ -307,25 +323,37 @@ class _Layer:
     old_bias: np.ndarray
     new_bias: np.ndarray
 
+    def as_now(self, now: Numbers, own: Layer) -> Layer:
+        """The layer `own` with its constants as they are now."""
+        bias = _flat(now(self.bias)) if self.bias else self.new_bias
+        return Layer(now(self.weight).astype(np.float64), bias, own.axis)
+
 
 @dataclass(frozen=True)
-class _Identity:
-    """Parameters of a batch normalization that is to do nothing ("" for what is no parameter)."""
+class _Names:
+    """Parameters of a batch normalization ("" for what is no parameter)."""
 
     gamma: str
     beta: str
     mean: str
     var: str
-    epsilon: float
 
-    def parts(self) -> dict[str, Part]:
-        values = {self.gamma: 1.0, self.beta: 0.0, self.mean: 0.0, self.var: 1.0 - self.epsilon}
-        return {name: Part(fill=value) for name, value in values.items() if name}
+    @property
+    def affine(self) -> bool:
+        return bool(self.gamma and self.beta)
 
 
-def _module(identity: _Identity, bn: ir.Node) -> str:
+def _the_constant(name: str, view: View) -> Part:
+    return Part(lambda now: view.back(now(name)), name)
+
+
+def _module(own: _Names, bn: ir.Node) -> str:
     """The module of the batch normalization: what its parameters' names begin with."""
-    return identity.mean.rpartition(".")[0] or bn.name or identity.mean
+    return own.mean.rpartition(".")[0] or bn.name or own.mean
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64).reshape(-1)
 
 
 def _close(found: np.ndarray, expected: np.ndarray) -> bool:

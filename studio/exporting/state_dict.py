@@ -1,9 +1,8 @@
 """The quantized weights under the names of the source model, as a PyTorch state dict.
 
 `load_state_dict(load_file(path), strict=False)` makes the source module compute what the prepared
-model computes with its constants rounded. Batch normalization that was folded into a layer becomes
-the identity: weight 1, bias 0 (or the layer's new bias, where the layer has none), mean 0, variance
-1 - epsilon.
+model computes with its constants rounded. Batch normalization that was folded into a layer is taken
+out of it again: the module keeps its statistics.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 
 from studio import __version__
 from studio.errors import ExportError
-from studio.exporting.source_parameters import Correspondence, Part, source_parameters
+from studio.exporting.source_parameters import source_parameters
 from studio.graph.additions import additions_of
 from studio.graph.model import ModelGraph
 from studio.graph.open import prepare_again
@@ -30,8 +29,8 @@ SHOWN = 5
 @dataclass(frozen=True)
 class StateDictSummary:
     """What a state dict holds: `quantized` parameters, rounded; `folded`: batch normalization ->
-    the weight that holds it ("" where it became a scale and a shift of its own); `left_float`:
-    parameters as they were, with the reason."""
+    the weight that was rounded with it folded in ("" where it became a scale and a shift of its
+    own); `left_float`: parameters as they were, with the reason."""
 
     quantized: tuple[str, ...]
     folded: Mapping[str, str]
@@ -41,11 +40,6 @@ class StateDictSummary:
     def notes(self) -> tuple[str, ...]:
         """What whoever loads the file has to know."""
         notes = []
-        if self.folded:
-            notes.append(
-                f"The state dict has {len(self.folded)} batch normalizations folded into weights; "
-                "they are the identity there. Keep the module in eval mode."
-            )
         lost = [name for name in self.left_float if name not in self.quantized]
         if lost:
             shown = ", ".join(lost[:SHOWN]) + (
@@ -94,6 +88,11 @@ def state_dict(
     # Techniques changed numbers since: what is where is proved by those that were prepared.
     found = source_parameters(prepare_again(graph, graph.source.without))
     captured = graph.captured or graph
+
+    def now(name: str) -> np.ndarray:
+        array = graph.constant(name)
+        return encodings[name].quantize_dequantize(array) if name in encodings else array
+
     tensors: dict[str, np.ndarray] = {}
     quantized: list[str] = []
     left_float: dict[str, str] = {}
@@ -103,12 +102,13 @@ def state_dict(
             left_float[name] = found.lost[name]
         elif name in found.parts:
             part, own = found.parts[name], captured.constant(name)
-            tensors[name] = _rounded(graph, part, encodings, own)
+            array = part.of(now).reshape(own.shape)
+            tensors[name] = np.ascontiguousarray(array, own.dtype)
             if part.constant in encodings:
                 quantized.append(name)
             elif part.constant is not None:
                 left_float[name] = plan.tensors[part.constant].reason
-    return tensors, StateDictSummary(tuple(quantized), _shown(found), left_float)
+    return tensors, StateDictSummary(tuple(quantized), dict(found.folded), left_float)
 
 
 def _require_no_additions(graph: ModelGraph) -> None:
@@ -130,19 +130,3 @@ def _require_no_additions(graph: ModelGraph) -> None:
         "the module does not have.",
         "Leave the state dict out, or undo these techniques.",
     )
-
-
-def _rounded(
-    graph: ModelGraph, part: Part, encodings: Mapping[str, Encoding], own: np.ndarray
-) -> np.ndarray:
-    if part.constant is None or part.back is None:
-        return np.full(own.shape, part.fill, own.dtype)
-    array = graph.constant(part.constant)
-    if part.constant in encodings:
-        array = encodings[part.constant].quantize_dequantize(array)
-    back = part.back(array) * np.asarray(part.sign, array.dtype)
-    return np.ascontiguousarray(back.reshape(own.shape), own.dtype)
-
-
-def _shown(found: Correspondence) -> dict[str, str]:
-    return dict(found.folded)

@@ -86,6 +86,17 @@ class TechniqueStep(BaseModel):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
+class ConfigStep(BaseModel):
+    """Other settings from here on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: QuantConfig
+
+
+RecipeStep = Step | TechniqueStep | ConfigStep
+
+
 class Recipe(BaseModel):
     """Model, data, settings and the steps in order; versioned JSON.
 
@@ -99,7 +110,7 @@ class Recipe(BaseModel):
     model: ModelReference
     data: DataSettings
     config: QuantConfig = QuantConfig()
-    steps: tuple[Step | TechniqueStep, ...] = Field(
+    steps: tuple[RecipeStep, ...] = Field(
         ("calibrate", "evaluate", "export"), min_length=1
     )
     out: Path = Path("quantized")
@@ -114,20 +125,37 @@ def document_recipe(document: Document, folder: Path, options: ExportOptions = D
     assert document.data is not None
     around = folder.absolute().parent
     data = placed_data(document.data, lambda path: portable(path, folder, around))
-    steps: tuple[Step | TechniqueStep, ...] = ("export",)
+    steps: tuple[RecipeStep, ...] = ("export",)
     if document.sensitivity:
         steps = ("sensitivity", *steps)
     if document.evaluation:
         steps = ("evaluate", *steps)
-    steps = (
-        *(TechniqueStep(technique=i.technique, options=dict(i.options)) for i in document.applied),
-        *steps,
-    )
+    config, improvements = _improvements(document)
+    steps = (*improvements, *steps)
     if document.calibration:
         steps = ("calibrate", *steps)
     source = document.graph.source
     model = ModelReference.of(source, lambda path: portable(path, folder, around))
-    return Recipe(model=model, data=data, config=document.config, steps=steps, export=options)
+    return Recipe(model=model, data=data, config=config, steps=steps, export=options)
+
+
+def _improvements(
+    document: Document,
+) -> tuple[QuantConfig, tuple[TechniqueStep | ConfigStep, ...]]:
+    """The settings to begin with, and the techniques in order with the changes of settings between
+    them that they have not made themselves."""
+    known = [item.configs for item in document.applied if item.configs is not None]
+    begin = current = known[0][0] if known else document.config
+    steps: list[TechniqueStep | ConfigStep] = []
+    for item in document.applied:
+        before, after = item.configs or (current, current)
+        if before != current:
+            steps.append(ConfigStep(config=before))
+        steps.append(TechniqueStep(technique=item.technique, options=dict(item.options)))
+        current = after
+    if document.config != current:
+        steps.append(ConfigStep(config=document.config))
+    return begin, tuple(steps)
 
 
 def portable(path: Path, base: Path, around: Path) -> Path:

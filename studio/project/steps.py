@@ -253,6 +253,17 @@ def refresh_encodings(
     return replace(document, encodings=encodings)
 
 
+def change_config(
+    document: Document,
+    config: QuantConfig,
+    *,
+    emit: Emit = silent,
+    cancel: CancelToken | None = None,
+) -> Document:
+    """The document under other settings, its encodings up to date."""
+    return refresh_encodings(document.with_config(config), emit=emit, cancel=cancel)
+
+
 def calibrate(
     document: Document, *, emit: Emit = silent, cancel: CancelToken | None = None
 ) -> Document:
@@ -371,6 +382,7 @@ def export(
         synthetic=calibration.synthetic,
         evaluation=document.evaluation,
         sensitivity=document.sensitivity,
+        applied=document.applied,
         recipe=document_recipe(document, folder, options).model_dump(mode="json"),
         samples=dataset,
         batch_size=batch_size,

@@ -98,6 +98,7 @@ def apply_technique(
         title=technique.title,
         changed=tuple(key for key, value in chosen.items() if value != defaults[key]),
         seconds=time.monotonic() - started,
+        configs=(document.config, outcome.model.config),
     )
     return replace(with_model(document, outcome.model), applied=(*document.applied, applied))
 

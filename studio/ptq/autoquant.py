@@ -31,7 +31,7 @@ from studio.techniques.technique import Chart, Outcome, Point, Row, Samples
 ACT_OBSERVERS = ("minmax", "percentile", "mse", "sqnr", "entropy")
 WEIGHT_OBSERVERS = ("minmax", "mse", "sqnr")
 
-FITTING = frozenset({Trial.BIAS_CORRECTION, Trial.ADAROUND})
+FITTING = frozenset({Trial.BIAS_CORRECTION, Trial.ADAROUND, Trial.BLOCK_RECONSTRUCTION})
 """Techniques that fit the weights, or what is added to them, to their bits."""
 
 POINTS, REFINEMENTS = 3, 2
@@ -127,13 +127,14 @@ class _Trials:
     def _order(self) -> list[Trial]:
         """What may be tried, the cheap first. Where the activations alone miss the target, no
         rounding of weights reaches it: then bits come before AdaRound."""
-        late = [Trial.ADAROUND, Trial.MIXED_PRECISION, Trial.ADAROUND]
+        rounding = [Trial.ADAROUND, Trial.BLOCK_RECONSTRUCTION]
+        late = [*rounding, Trial.MIXED_PRECISION, *rounding]
         order = [
             Trial.OBSERVERS,
             Trial.EQUALIZATION,
             Trial.BIAS_CORRECTION,
             Trial.SEQUENTIAL_MSE,
-            *(late[1:] if self._by_activations else late),
+            *(late[len(rounding) :] if self._by_activations else late),
         ]
         return [trial for trial in order if trial not in self._options.without]
 

@@ -131,6 +131,7 @@ class Trial(StrEnum):
     BIAS_CORRECTION = "bias_correction"
     SEQUENTIAL_MSE = "sequential_mse"
     ADAROUND = "adaround"
+    BLOCK_RECONSTRUCTION = "block_reconstruction"
     MIXED_PRECISION = "mixed_precision"
 
 

@@ -10,8 +10,8 @@ from studio.ptq.deadline import Deadline, TimeUpError
 from studio.sim.quantized_model import QuantizedModel
 from studio.techniques.technique import Options, Outcome, Samples, Technique
 
-STEPS = "iterations"
-"""The option that says how many steps a layer gets, of techniques that have it."""
+STEPS = ("steps", "iterations")
+"""Options that say how many steps a block or a layer gets, of techniques that have them."""
 
 FEWEST_STEPS = 100
 """With fewer steps a technique is not worth its time."""
@@ -62,11 +62,11 @@ def within_time(
     outcome, needed = _tried(technique, options, model, samples, emit, deadline)
     if outcome is not None:
         return outcome
-    steps = getattr(options, STEPS, 0)
-    fewer = int(steps * MARGIN * deadline.left / needed)
-    if fewer < FEWEST_STEPS:
+    steps = next((name for name in STEPS if getattr(options, name, 0)), None)
+    fewer = int(getattr(options, steps or "", 0) * MARGIN * deadline.left / needed)
+    if steps is None or fewer < FEWEST_STEPS:
         return None
-    options = options.model_copy(update={STEPS: fewer})
+    options = options.model_copy(update={steps: fewer})
     outcome, _ = _tried(technique, options, model, samples, emit, deadline)
     return outcome
 

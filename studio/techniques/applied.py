@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from studio.sim.config import QuantConfig
 from studio.techniques.history import TrainingHistory
 from studio.techniques.technique import Chart, Row
 
@@ -16,7 +17,7 @@ class Applied:
     training went, if it was one, and what it has to show as a plot.
 
     `title` is the technique's own, `changed` names the options that were not the defaults then,
-    `seconds` is how long it took (None: not known).
+    `seconds` is how long it took (None: not known), `configs` the settings before and after.
     """
 
     technique: str
@@ -29,6 +30,7 @@ class Applied:
     title: str = ""
     changed: tuple[str, ...] = ()
     seconds: float | None = None
+    configs: tuple[QuantConfig, QuantConfig] | None = None
 
     @property
     def heading(self) -> str:

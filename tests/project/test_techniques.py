@@ -10,7 +10,7 @@ import pytest
 from studio.errors import ConfigError
 from studio.project import steps
 from studio.project.document import DataSettings, Document
-from studio.project.recipe import TechniqueStep, document_recipe
+from studio.project.recipe import ConfigStep, TechniqueStep, document_recipe
 from studio.project.store import load_project, save_project
 from studio.project.techniques import apply_technique, parse_options, parse_step
 
@@ -73,6 +73,32 @@ def test_a_project_whose_weights_are_gone_says_so(trained: Document, tmp_path: P
         file.unlink()
     with pytest.raises(ConfigError, match="cannot be used"):
         load_project(path)
+
+
+def test_a_recipe_keeps_the_settings_of_every_step(calibrated: Document, tmp_path: Path) -> None:
+    few = parse_options("sequential_mse", {"samples": 40})
+    document = apply_technique(calibrated, "sequential_mse", few)
+    document = steps.change_config(
+        document, document.config.with_layers(["down.conv"], weight_bits=8)
+    )
+    document = apply_technique(document, "gptq", parse_options("gptq", {"samples": 40}))
+    document = steps.change_config(document, document.config.with_layers(["stem.conv"], act_bits=8))
+    recipe = document_recipe(document, tmp_path)
+    assert recipe.config == calibrated.config
+    kinds = [getattr(step, "technique", None) or type(step).__name__ for step in recipe.steps]
+    assert kinds == ["str", "sequential_mse", "ConfigStep", "gptq", "ConfigStep", "str"]
+    again = calibrated
+    for step in recipe.steps[1:-1]:
+        if isinstance(step, TechniqueStep):
+            options = parse_options(step.technique, step.options)
+            again = apply_technique(again, step.technique, options)
+        else:
+            assert isinstance(step, ConfigStep)
+            again = steps.change_config(again, step.config)
+    assert again.config == document.config
+    assert again.encodings == document.encodings
+    for name in document.tuned:
+        np.testing.assert_array_equal(again.graph.constant(name), document.graph.constant(name))
 
 
 def test_changed_bits_are_found_anew(trained: Document) -> None:

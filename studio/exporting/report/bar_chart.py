@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
-from studio.exporting.report.markup import Markup, note, tag
+from studio.exporting.report.markup import Markup, escape, note, tag
 from studio.exporting.report.scales import Scale, round_step
 from studio.exporting.report.text import integer
 
@@ -105,3 +105,29 @@ def numbers_axis(bars: Sequence[Bar], pitch: float) -> Markup:
 def legend(items: Iterable[tuple[str, str]]) -> Markup:
     entries = (tag("span", tag("i", class_=css), text) for css, text in items)
     return tag("div", *entries, class_="legend")
+
+
+def bar(css: str, x: float, y: float, width: float, height: float, title: str) -> Markup:
+    """A bar that says `title` when it is pointed at."""
+    return Markup(
+        f'<rect class="{css}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}">'
+        f"<title>{escape(title)}</title></rect>"
+    )
+
+
+def labels(points: Iterable[tuple[float, float, str]]) -> Markup:
+    """Values above bars; where two would overlap the later one moves up and gets a line."""
+    placed: list[tuple[float, float]] = []
+    parts = []
+    for centre, top, text in points:
+        x = min(centre, WIDTH - 18.0)
+        y = top - 5
+        while any(abs(x - other_x) < 30 and abs(y - other_y) < 13 for other_x, other_y in placed):
+            y -= 13
+        placed.append((x, y))
+        if y < top - 5:
+            parts.append(
+                f'<line class="lead" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 2:.1f}" y2="{top:.1f}"/>'
+            )
+        parts.append(f'<text class="value" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>')
+    return Markup("".join(parts))

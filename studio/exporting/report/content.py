@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import NamedTuple
 
 from studio.analysis.quality import Evaluation
+from studio.analysis.sensitivity_figures import LayerSensitivity, Sensitivity
 from studio.analysis.shape_layers import shape_layers
 from studio.analysis.validation import Validation
 from studio.exporting.summary import Artifact, Verification
@@ -17,6 +19,20 @@ from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.sim.config import QuantConfig
 from studio.sim.plan import Layer, Plan
+from studio.techniques.applied import Applied
+
+
+class Sizes(NamedTuple):
+    """Bytes of the model; `planned`: of its constants, nothing is exported yet."""
+
+    before: int
+    after: int
+    planned: bool
+
+    @property
+    def compression(self) -> float:
+        """How many times smaller the quantized model is."""
+        return self.before / max(self.after, 1)
 
 
 @dataclass(frozen=True)
@@ -24,8 +40,9 @@ class ReportContent:
     """Everything a report states.
 
     statistics: may be empty (nothing was observed). synthetic: calibrated on random data.
-    float_bytes, quantized_bytes: sizes of the float and the quantized model file. validation: what
-    was known of the model before calibrating it.
+    float_bytes, quantized_bytes: sizes of the float and the quantized model file; None: nothing was
+    exported, and there is neither a verification nor an artifact. validation: what was known of the
+    model before calibrating it. applied: the techniques, in order.
     """
 
     graph: ModelGraph
@@ -39,17 +56,24 @@ class ReportContent:
     evaluation: Evaluation | None
     verification: Verification | None
     artifacts: tuple[Artifact, ...]
-    float_bytes: int
-    quantized_bytes: int
+    float_bytes: int | None
+    quantized_bytes: int | None
     created: datetime
     version: str
     validation: Validation | None = None
+    applied: tuple[Applied, ...] = ()
+    sensitivity: Sensitivity | None = None
 
     @cached_property
     def sqnr(self) -> dict[str, float]:
         """SQNR in dB of the layers' outputs, by layer; empty without an evaluation."""
         layers = self.evaluation.layers if self.evaluation else ()
         return {quality.layer: quality.distance.sqnr_db for quality in layers}
+
+    @cached_property
+    def sensitivities(self) -> dict[str, LayerSensitivity]:
+        """What the quantization of each layer does, by layer; empty if that was not measured."""
+        return {} if self.sensitivity is None else self.sensitivity.by_layer
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -70,12 +94,17 @@ class ReportContent:
     @property
     def any_synthetic(self) -> bool:
         """True if the calibration or the evaluation used random data."""
-        return self.synthetic or (self.evaluation is not None and self.evaluation.synthetic)
+        results = (self.evaluation, self.sensitivity)
+        return self.synthetic or any(known.synthetic for known in results if known is not None)
 
     @property
-    def compression(self) -> float:
-        """How many times smaller the quantized file is."""
-        return self.float_bytes / max(self.quantized_bytes, 1)
+    def sizes(self) -> Sizes | None:
+        """Of the files, else those planned for the constants; None if neither is known."""
+        if self.float_bytes is not None and self.quantized_bytes is not None:
+            return Sizes(self.float_bytes, self.quantized_bytes, planned=False)
+        if self.validation is None:
+            return None
+        return Sizes(self.validation.float_bytes, self.validation.quantized_bytes, planned=True)
 
     def lowest_layers(self) -> list[Layer]:
         """Evaluated layers whose output is not exact, lowest SQNR first."""

@@ -29,7 +29,8 @@ def head(content: ReportContent) -> Markup:
 
 def verdict(content: ReportContent) -> str:
     """One sentence: accuracy, size, verification."""
-    return "; ".join((_accuracy(content), _size(content), _verification(content))) + "."
+    parts = (_accuracy(content), _size(content), _verification(content))
+    return "; ".join(filter(None, parts)) + "."
 
 
 def random_badge(synthetic: bool) -> Markup:
@@ -52,6 +53,8 @@ def _banner(content: ReportContent) -> Markup:
         used.append("calibrated")
     if content.evaluation is not None and content.evaluation.synthetic:
         used.append("evaluated")
+    if content.sensitivity is not None and content.sensitivity.synthetic:
+        used.append("analysed")
     text = f"This model was {' and '.join(used)} on random data. "
     advice = (
         "Ranges and accuracy are not those of real use: "
@@ -75,14 +78,18 @@ def _accuracy(content: ReportContent) -> str:
 
 
 def _size(content: ReportContent) -> str:
-    sizes = f"{size(content.float_bytes)} to {size(content.quantized_bytes)}"
-    return f"{content.compression:.1f} times smaller ({sizes})"
+    sizes = content.sizes
+    if sizes is None:
+        return ""
+    words = f"{size(sizes.before)} to {size(sizes.after)}"
+    what = "constants " if sizes.planned else ""
+    return f"{what}{sizes.compression:.1f} times smaller ({words})"
 
 
 def _verification(content: ReportContent) -> str:
     verification = content.verification
     if verification is None:
-        return "not verified in onnxruntime"
+        return "not exported yet" if content.float_bytes is None else "not verified in onnxruntime"
     if verification.passed:
         return "verification passed: every layer in onnxruntime within one step of the simulation"
     return (
@@ -103,8 +110,11 @@ def _cards(content: ReportContent) -> Iterator[Markup]:
             yield _card("Agreement", percent(evaluation.agreement, 2), "same top-1 class as float")
         cosine = f"cosine {evaluation.output.cosine:.5f}"
         yield _card("Output SQNR", decibels(evaluation.output.sqnr_db), cosine)
-    ratio = f"float {size(content.float_bytes)}, {content.compression:.1f} times smaller"
-    yield _card("Size", size(content.quantized_bytes), ratio)
+    sizes = content.sizes
+    if sizes is not None:
+        ratio = f"float {size(sizes.before)}, {sizes.compression:.1f} times smaller"
+        title = "Constants (planned)" if sizes.planned else "Size"
+        yield _card(title, size(sizes.after), ratio)
     total = len(content.layers)
     yield _card("Layers quantized", integer(content.quantized_layers), f"of {integer(total)}")
     verification = content.verification

@@ -7,7 +7,7 @@ import math
 from studio.exporting.report.content import ReportContent
 from studio.exporting.report.markup import Cell, Column, Markup, Row, breakable, table
 from studio.exporting.report.scales import sqnr_class
-from studio.exporting.report.text import plural
+from studio.exporting.report.text import decibel_change, plural
 from studio.readable import decibels, number
 from studio.sim.plan import Layer, Role, TensorPlan
 
@@ -25,14 +25,27 @@ _COLUMNS = (
     Column("Scale", numeric=True, hint="Scale of the output"),
     Column("Zero", numeric=True, hint="Zero point of the output"),
     Column("SQNR dB", numeric=True, hint="Output of the simulated against the float network"),
-    Column("Note"),
+)
+_SENSITIVITY = (
+    Column(
+        "Alone dB",
+        numeric=True,
+        hint="SQNR of the model's outputs with this layer quantized and all others in float",
+    ),
+    Column(
+        "Left float",
+        numeric=True,
+        hint="dB that the SQNR of the model's outputs gains with this layer left in float",
+    ),
 )
 _NOTHING = "–"
 
 
 def layer_table(content: ReportContent) -> Markup:
     """One row per layer in execution order; none but arithmetic of sizes is left out."""
-    return table(_COLUMNS, (_row(content, layer) for layer in content.layers), "layers tools")
+    measured = () if content.sensitivity is None else _SENSITIVITY
+    columns = (*_COLUMNS, *measured, Column("Note"))
+    return table(columns, (_row(content, layer) for layer in content.layers), "layers tools")
 
 
 def _row(content: ReportContent, layer: Layer) -> Row:
@@ -44,7 +57,8 @@ def _row(content: ReportContent, layer: Layer) -> Row:
         layer.title,
         *_weight_cells(content, layer),
         *_output_cells(content, output, bool(layer.changed & {"act_bits", "act_enabled"})),
-        _NOTHING if math.isnan(sqnr) else Cell(decibels(sqnr, unit=False), _colour(sqnr)),
+        _NOTHING if math.isnan(sqnr) else _sqnr_cell(sqnr),
+        *_sensitivity_cells(content, layer),
         "; ".join(_notes(content, layer)),
     )
 
@@ -82,6 +96,24 @@ def _output_cells(content: ReportContent, output: TensorPlan, changed: bool) -> 
         number(float(encoding.scale)),
         str(int(encoding.zero_point)),
     )
+
+
+def _sensitivity_cells(content: ReportContent, layer: Layer) -> Row:
+    found = content.sensitivity
+    if found is None:
+        return ()
+    row = content.sensitivities.get(layer.name)
+    if row is None:
+        return (_NOTHING,) * 2
+    gain = found.gain_db(row)
+    return (
+        _NOTHING if row.alone is None else _sqnr_cell(row.alone.sqnr_db),
+        _NOTHING if gain is None else decibel_change(gain).removesuffix(" dB"),
+    )
+
+
+def _sqnr_cell(sqnr: float) -> Cell:
+    return Cell(decibels(sqnr, unit=False), _colour(sqnr))
 
 
 def _colour(sqnr: float) -> str:

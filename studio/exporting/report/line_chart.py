@@ -10,7 +10,7 @@ from studio.exporting.report.markup import Markup, escape, join, tag
 from studio.exporting.report.scales import Scale
 from studio.readable import MINUS, number
 
-WIDTH, HEIGHT = 560, 250
+WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 30, HEIGHT - 44
 MOST_POINTS = 600
 """Points of a curve; of longer ones neighbours are averaged."""
@@ -22,10 +22,11 @@ Points = Sequence[tuple[float, float]]
 
 
 class Frame(NamedTuple):
-    """The scales of a plot that has room for all its points."""
+    """The scales of a plot that has room for all its points; no y is beyond `most`."""
 
     x: Scale
     y: Scale
+    most: float = math.inf
 
 
 class Label(NamedTuple):
@@ -37,16 +38,19 @@ class Label(NamedTuple):
     css: str = ""
 
 
-def frame(xs: Iterable[float], ys: Iterable[float], head: float = 0.08) -> Frame:
-    """Scales around finite values, `head` of the height left free above them."""
+def frame(
+    xs: Iterable[float], ys: Iterable[float], head: float = 0.08, most: float = math.inf
+) -> Frame:
+    """Scales around finite values, `head` of the height left free above them; the axis has no
+    numbers beyond `most`."""
     x = _scale(xs, 0.04, 0.04, top=WIDTH - RIGHT, bottom=LEFT)
-    return Frame(x, _scale(ys, 0.08, head, top=TOP, bottom=BOTTOM))
+    return Frame(x, _scale(ys, 0.08, head, top=TOP, bottom=BOTTOM), most)
 
 
 def _scale(values: Iterable[float], below: float, above: float, top: int, bottom: int) -> Scale:
     known = [value for value in values if math.isfinite(value)] or [0.0]
     low, high = min(known), max(known)
-    span = (high - low) or 0.1 * abs(low) or 1.0
+    span = (high - low) or 0.02 * abs(low) or 1.0
     return Scale(low - below * span, high + above * span, top, bottom)
 
 
@@ -67,15 +71,19 @@ def plot(frame: Frame, x_title: str, y_title: str, *content: Markup, label: str)
 
 def _grid(frame: Frame) -> Markup:
     parts = []
-    for tick in frame.y.ticks():
+    for tick in (tick for tick in frame.y.ticks() if tick <= frame.most):
         y = frame.y(tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        )
         parts.append(f'<text class="end" x="{LEFT - 8}" y="{y + 4:.1f}">{_tick(tick)}</text>')
     parts.append(
         f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{BOTTOM}" y2="{BOTTOM}"/>'
     )
     for tick in frame.x.ticks():
-        parts.append(f'<text class="mid" x="{frame.x(tick):.1f}" y="{BOTTOM + 16}">{_tick(tick)}</text>')
+        parts.append(
+            f'<text class="mid" x="{frame.x(tick):.1f}" y="{BOTTOM + 16}">{_tick(tick)}</text>'
+        )
     return Markup("".join(parts))
 
 
@@ -153,6 +161,8 @@ def labels(frame: Frame, wanted: Iterable[Label]) -> Markup:
             if free and TOP - 12 < y < BOTTOM - 2:
                 taken.append((x, half, y))
                 css = f"value {item.css}".strip()
-                parts.append(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(item.text)}</text>')
+                parts.append(
+                    f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(item.text)}</text>'
+                )
                 break
     return Markup("".join(parts))

@@ -16,6 +16,7 @@ from studio.exporting.report.runtime_tables import (
     latency_note,
     other_runtimes_table,
 )
+from studio.exporting.report.sensitivity_parts import sensitivity_parts
 from studio.exporting.report.sqnr_chart import sqnr_chart
 from studio.exporting.report.tables import (
     accuracy_table,
@@ -26,6 +27,7 @@ from studio.exporting.report.tables import (
     override_table,
     warning_list,
 )
+from studio.exporting.report.technique_parts import technique_parts
 from studio.exporting.report.tensor_table import placement_table, tensor_table
 from studio.exporting.report.text import integer, plural
 from studio.exporting.report.validation_tables import validation_tables
@@ -64,23 +66,30 @@ def _asset(name: str) -> str:
 def _sections(content: ReportContent) -> Iterator[tuple[str, tuple[str, Markup]]]:
     """Identity, title and content of every section, in order."""
     yield "settings", ("Settings", _settings(content))
+    yield "techniques", ("What was applied", technique_parts(content))
     yield "accuracy", ("Accuracy", _accuracy(content))
+    found = content.sensitivity
+    if found is not None:
+        parts = (random_badge(found.synthetic), sensitivity_parts(content, found))
+        yield "sensitivity", ("Sensitivity", join(parts))
     yield "quality", ("Quality of the layers", _quality(content))
     yield "ranges", ("Activation ranges", _ranges(content))
-    yield "layers", (f"Layers ({integer(len(content.layers))})", layer_table(content))
     yield "verification", ("Verification", _verification(content))
     if content.validation is not None:
         yield "validation", ("Validation", validation_tables(content.validation))
     yield "preparation", ("Preparation", change_table(content))
     yield "warnings", ("Warnings", warning_list(content))
     yield "files", ("Files", file_table(content))
+    yield "layers", (f"Layers ({integer(len(content.layers))})", layer_table(content))
     yield "tensors", (f"Every tensor ({integer(len(content.plan.tensors))})", tensor_table(content))
 
 
 def _settings(content: ReportContent) -> Markup:
     config, graph, source = content.config, content.graph, content.graph.source
     defaults = config.defaults.given()
-    calibration = f"{content.calibration_data}, {plural(content.calibration_samples, 'sample')}"
+    calibration = "not calibrated"
+    if content.calibration_data:
+        calibration = f"{content.calibration_data}, {plural(content.calibration_samples, 'sample')}"
     observers = sorted(
         {
             "as in the file" if row.from_file else row.spec.observer
@@ -169,6 +178,8 @@ def _ranges(content: ReportContent) -> Markup:
 
 def _verification(content: ReportContent) -> Markup:
     verification = content.verification
+    if verification is None and content.float_bytes is None:
+        return note("Nothing is exported yet.")
     if verification is None:
         return note("The exported file was not compared with the simulation.")
     result = "Passed" if verification.passed else "Failed"

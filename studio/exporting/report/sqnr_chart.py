@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
 from studio.exporting.report import bar_chart as chart
 from studio.exporting.report.content import ReportContent
-from studio.exporting.report.markup import Markup, escape, join, tag
+from studio.exporting.report.markup import Markup, join, tag
 from studio.exporting.report.scales import SQNR_STEPS, Scale, round_step, sqnr_class
 from studio.readable import decibels
 
-_LABELLED = 5
+LABELLED = 5
+"""Bars that are named: the worst."""
 
 
 class SqnrBar(NamedTuple):
@@ -52,11 +52,11 @@ def sqnr_chart(content: ReportContent) -> Markup:
         # A bar of no height would be invisible just where something is wrong.
         height = max(ends[1] - ends[0], 2.0)
         drawn.append(
-            _bar(css, x, ends[0], width, height, f"{chart.name(bar)}: {decibels(bar.sqnr)}")
+            chart.bar(css, x, ends[0], width, height, f"{chart.name(bar)}: {decibels(bar.sqnr)}")
         )
     altered = (bar for bar in bars if bar.sqnr < math.inf)
-    worst = sorted(altered, key=lambda bar: bar.sqnr)[:_LABELLED]
-    labels = _labels(
+    worst = sorted(altered, key=lambda bar: bar.sqnr)[:LABELLED]
+    labels = chart.labels(
         (
             chart.LEFT + (bars.index(bar) + 0.5) * pitch,
             scale(max(bar.sqnr, 0.0)),
@@ -80,7 +80,7 @@ def sqnr_chart(content: ReportContent) -> Markup:
     )
     return join([
         figure,
-        _sqnr_legend(any(bar.sqnr == math.inf for bar in bars)),
+        sqnr_legend(any(bar.sqnr == math.inf for bar in bars)),
         chart.merged_note(len(layers), len(bars), "the lowest of them"),
         tag("h3", "Lowest"),
         tag("ol", *names, class_="worst"),
@@ -93,32 +93,8 @@ def _where(bar: SqnrBar) -> str:
     return f" lowest of the layers {bar.first} to {bar.last}"
 
 
-def _bar(css: str, x: float, y: float, width: float, height: float, title: str) -> Markup:
-    return Markup(
-        f'<rect class="{css}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}">'
-        f"<title>{escape(title)}</title></rect>"
-    )
-
-
-def _labels(points: Iterable[tuple[float, float, str]]) -> Markup:
-    """Values above bars; where two would overlap the later one moves up and gets a line."""
-    placed: list[tuple[float, float]] = []
-    parts = []
-    for centre, top, text in points:
-        x = min(centre, chart.WIDTH - 18.0)
-        y = top - 5
-        while any(abs(x - other_x) < 30 and abs(y - other_y) < 13 for other_x, other_y in placed):
-            y -= 13
-        placed.append((x, y))
-        if y < top - 5:
-            parts.append(
-                f'<line class="lead" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 2:.1f}" y2="{top:.1f}"/>'
-            )
-        parts.append(f'<text class="value" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>')
-    return Markup("".join(parts))
-
-
-def _sqnr_legend(exact: bool) -> Markup:
+def sqnr_legend(exact: bool) -> Markup:
+    """What the colours of SQNRs mean."""
     names = [f"< {SQNR_STEPS[0]}"]
     names += [f"{low}–{high}" for low, high in pairwise(SQNR_STEPS)]
     names.append(f"≥ {SQNR_STEPS[-1]} dB")

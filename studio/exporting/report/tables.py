@@ -131,6 +131,11 @@ def file_table(content: ReportContent) -> Markup:
     """The files written, and what quantization saved."""
     rows = ((file.name, size(file.bytes), file.what) for file in content.artifacts)
     columns = (Column("File"), Column("Size", numeric=True), Column("What it is for"))
-    before, after = size(content.float_bytes), size(content.quantized_bytes)
-    saved = f"{before} in float, {after} quantized: {content.compression:.1f} times smaller."
+    sizes = content.sizes
+    if sizes is None or sizes.planned:
+        return note("Nothing is exported yet.")
+    saved = (
+        f"{size(sizes.before)} in float, {size(sizes.after)} quantized: "
+        f"{sizes.compression:.1f} times smaller."
+    )
     return join([note(f"The model file: {saved}"), table(columns, rows, "names")])

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from studio.exporting.report import line_chart as chart
 from studio.exporting.report.content import ReportContent
-from studio.exporting.report.markup import Column, Markup, breakable, join, note, table, tag
+from studio.exporting.report.markup import (
+    LONGEST_OPEN,
+    Column,
+    Markup,
+    breakable,
+    join,
+    note,
+    table,
+    tag,
+)
 from studio.exporting.report.text import cut, duration, integer
 from studio.jobs.events import TrainingResult
 from studio.readable import number
@@ -50,18 +60,21 @@ def _rows(applied: Applied, layers: set[str]) -> Markup:
     if not rows:
         return Markup("")
     of_layers = any(row.layer in layers for row in rows)
-    columns = (
-        Column("Layer" if of_layers else "Step"),
-        Column("What"),
-        Column("Before", numeric=True, hint=applied.measure),
-        Column("After", numeric=True, hint=applied.measure),
-    )
+    measured = any(row.before is not None or row.after is not None for row in rows)
+    columns = [Column("Layer" if of_layers else "Step"), Column("What")]
+    if measured:
+        columns += [Column("Before", numeric=True), Column("After", numeric=True)]
     shown = [
-        (breakable(row.layer), row.what, _measure(row.before), _measure(row.after))
+        (breakable(row.layer), row.what, _measure(row.before), _measure(row.after))[: len(columns)]
         for row in rows[:MOST_ROWS]
     ]
-    measure = note(f"Before and after: {applied.measure}.") if applied.measure else Markup("")
-    return join([measure, table(columns, shown, "names tools"), cut(len(shown), len(rows), "The first")])
+    told = f"Before and after: {applied.measure}." if measured and applied.measure else ""
+    css = "names tools" if len(shown) > LONGEST_OPEN else "names"
+    return join([
+        note(told) if told else Markup(""),
+        table(columns, shown, css),
+        cut(len(shown), len(rows), "The first"),
+    ])  # fmt: skip
 
 
 def _measure(value: float | None) -> str:
@@ -81,7 +94,7 @@ def _chart(shown: Chart) -> Markup:
     levels = [point.y for point in points]
     if shown.target is not None:
         levels.append(shown.target)
-    frame = chart.frame([point.x for point in points], levels, head=0.22)
+    frame = chart.frame([point.x for point in points], levels, 0.22, _most(shown.y, levels))
     joined = [point for point in points if not point.aside]
     parts = []
     if shown.target is not None:
@@ -112,6 +125,11 @@ def _point_title(shown: Chart, point: Point) -> str:
     return ": ".join(filter(None, (point.label, place))) + (f". {point.note}" if point.note else "")
 
 
+def _most(title: str, values: Sequence[float]) -> float:
+    """Where an axis ends that counts percent of a whole."""
+    return 100.0 if "%" in title and max(values) <= 100.0 else math.inf
+
+
 def _training(history: TrainingHistory) -> list[Markup]:
     """Loss over the steps, and what was reached after each epoch."""
     steps = [float(step) for step in history.steps]
@@ -124,7 +142,9 @@ def _training(history: TrainingHistory) -> list[Markup]:
             chart.line(frame, raw, "raw"),
             chart.line(frame, list(zip(steps, trend, strict=True)), "curve"),
         ]
-        plots.append(_figure("Training: loss", chart.plot(frame, "step", "loss", *parts, label="Loss")))
+        plots.append(
+            _figure("Training: loss", chart.plot(frame, "step", "loss", *parts, label="Loss"))
+        )
     if history.results:
         plots.append(_results(history.results, history.best))
     return plots
@@ -134,13 +154,16 @@ def _results(results: Sequence[TrainingResult], best: TrainingResult | None) -> 
     metric = results[0].metric
     unit = _UNITS.get(metric, "")
     points: Any = [(float(result.step), result.value) for result in results]
-    frame = chart.frame((x for x, _ in points), (y for _, y in points), head=0.22)
+    values = [result.value for result in results]
+    frame = chart.frame((x for x, _ in points), values, 0.22, _most(unit, values))
     parts = [chart.line(frame, points, "curve")]
     for result in results:
         x, y = float(result.step), result.value
         title = f"epoch {result.epoch + 1}: {number(y)} {unit}".strip()
         chosen = best is not None and result is best
-        parts.append(chart.star(frame, x, y, title) if chosen else chart.dot(frame, x, y, "dot", title))
+        parts.append(
+            chart.star(frame, x, y, title) if chosen else chart.dot(frame, x, y, "dot", title)
+        )
     if best is not None:
         words = f"{number(best.value)} {unit}".strip()
         parts.append(chart.labels(frame, [chart.Label(float(best.step), best.value, words)]))

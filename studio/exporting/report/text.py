@@ -27,6 +27,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def decibel_change(value: float) -> str:
+    """A gain of an SQNR, always with its sign."""
+    return "±0.0 dB" if abs(value) < 0.05 else f"{value:+.1f} dB".replace("-", MINUS)
+
+
 def plural(amount: int, noun: str) -> str:
     return f"{integer(amount)} {noun}" if amount == 1 else f"{integer(amount)} {noun}s"
 
