@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,18 @@ def make_application(arguments: Sequence[str]) -> QApplication:
     app.setApplicationDisplayName(NAME)
     app.setDesktopFileName(DESKTOP_FILE)
     return app
+
+
+def headless_application() -> QApplication:
+    """The application there is, else a new one; where there is no screen Qt draws into memory."""
+    existing = QApplication.instance()
+    if isinstance(existing, QApplication):
+        return existing
+    if sys.platform == "linux" and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    return make_application(["quant-studio"])
 
 
 def run(

@@ -6,7 +6,6 @@ import tempfile
 from pathlib import Path
 
 from PySide6.QtCore import QCoreApplication, QDeadlineTimer, QSettings
-from PySide6.QtWidgets import QApplication
 
 from studio.errors import ExportError
 from studio.project.document import Document
@@ -18,13 +17,12 @@ SETTLE_MS = 800
 
 def save_picture(document: Document, path: Path, theme_name: str = "dark") -> None:
     """Write a PNG of the main window showing `document`; ExportError if it cannot be written."""
-    from studio.app.main import make_application
+    from studio.app.main import headless_application
     from studio.app.settings import ViewSettings
     from studio.app.theme import THEMES, apply_theme
     from studio.app.window import MainWindow
 
-    existing = QApplication.instance()
-    app = existing if isinstance(existing, QApplication) else make_application(["quant-studio"])
+    app = headless_application()
     apply_theme(app, THEMES[theme_name])
     with tempfile.TemporaryDirectory(prefix="quantization-studio-") as folder:
         settings = QSettings(str(Path(folder) / "view.ini"), QSettings.Format.IniFormat)

@@ -236,6 +236,20 @@ def validate(document: Document, measured: Measured | None) -> Work:
     return work
 
 
+def report(document: Document, measured: Measured | None) -> Work:
+    """The report as HTML, and what was measured for it: good until model or data change."""
+
+    def work(emit: Emit, cancel: CancelToken) -> tuple[Measured, str]:
+        from studio.project.report import document_report
+        from studio.project.validation import measure_document
+
+        found = measured or measure_document(document)
+        cancel.check()
+        return found, document_report(document, found, emit=emit, cancel=cancel)
+
+    return work
+
+
 def save(document: Document, path: Path) -> Work:
     def work(emit: Emit, cancel: CancelToken) -> Document:
         from studio.project.store import save_project

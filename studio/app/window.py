@@ -121,6 +121,9 @@ class MainWindow(QMainWindow):
             "graph": lambda: self._workspace().center.show_page("graph"),
             "netron": lambda: self._workspace().center.show_page("netron"),
             "training": lambda: self._workspace().center.show_page("training"),
+            "report": lambda: self._workspace().center.show_page("report"),
+            "report_pdf": lambda: self._workspace().report.save_pdf(),
+            "report_html": lambda: self._workspace().report.save_html(),
             "layers": self._show_layers,
             "tensors": lambda: self._workspace().bottom.show_page("tensors"),
             "preparation": lambda: self._workspace().bottom.show_page("preparation"),
@@ -326,6 +329,7 @@ class MainWindow(QMainWindow):
         if self.workspace is not None:
             self.workspace.save_state()
             self.workspace.netron.close_browser()
+            self.workspace.report.close_browser()
         self.settings.sync()
         self.session.wait(10.0)
         self.session.undo_stack.blockSignals(True)  # it tells of its own end, too late

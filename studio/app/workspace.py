@@ -16,6 +16,7 @@ from studio.app.log_panel import LogPanel
 from studio.app.netron_tab import NetronTab
 from studio.app.preparation_panel import PreparationPanel
 from studio.app.ranges_panel import RangesPanel
+from studio.app.report.tab import ReportTab
 from studio.app.sensitivity.panel import SensitivityPanel
 from studio.app.session import Session
 from studio.app.settings import ViewSettings
@@ -50,6 +51,7 @@ class Workspace(QWidget):
         self.netron = NetronTab(session)
         self.improve = ImprovePanel(session)
         self.training = TrainingPanel(session)
+        self.report = ReportTab(session, settings)
         self.layers = LayersPanel(session)
         self.tensors = TextTable(
             "Tensors",
@@ -97,6 +99,7 @@ class Workspace(QWidget):
         self.center.add("netron", "Netron", self.netron)
         self.center.add("improve", "Improve", self.improve)
         self.center.add("training", "Training", self.training)
+        self.center.add("report", "Report", self.report, self.report.bar)
         self.bottom = TabArea("Tables")
         self.bottom.add("layers", "Layers", self.layers, self.layers.bar)
         self.bottom.add("tensors", "Tensors", self.tensors, self.tensors.bar)

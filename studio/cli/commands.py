@@ -16,6 +16,7 @@ from studio.cli.output import (
     print_table,
     print_verification,
 )
+from studio.cli.report import print_exported, require_printer
 from studio.errors import ModelError, VerificationError
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def quantize(options: argparse.Namespace) -> int:
     if not options.no_evaluate:
         steps.append("evaluate")
     steps.append("export")
-    return _quantize(document, data, steps, options.out, files, options.json)
+    return _quantize(document, data, steps, options.out, files, options.json, options.pdf)
 
 
 def run_recipe(options: argparse.Namespace) -> int:
@@ -147,7 +148,9 @@ def run_recipe(options: argparse.Namespace) -> int:
         )
     files = export_options(options, recipe.export)
     out = options.out or recipe.out
-    return _quantize(document, recipe.data, list(recipe.steps), out, files, options.json)
+    return _quantize(
+        document, recipe.data, list(recipe.steps), out, files, options.json, options.pdf
+    )
 
 
 def _quantize(
@@ -157,6 +160,7 @@ def _quantize(
     out: Path,
     files: ExportOptions,
     as_json: bool,
+    pdf: bool,
 ) -> int:
     from dataclasses import replace
 
@@ -166,13 +170,15 @@ def _quantize(
     from studio.project.techniques import apply_technique, parse_options
     from studio.runtime.world import is_first_process
 
+    first = is_first_process()
+    if pdf and first:
+        require_printer()
     chosen = {
         index: parse_options(step.technique, step.options)
         for index, step in enumerate(steps)
         if isinstance(step, TechniqueStep)
     }  # before the work that a wrong one would be too late after
     document = replace(document, data=data)
-    first = is_first_process()
     with ProgressLine(as_json) as emit:
         for index, step in enumerate(steps):
             if isinstance(step, TechniqueStep):
@@ -193,6 +199,7 @@ def _quantize(
                 document = do.export(document, out, options=files, emit=emit)
     if not first:
         return 0
+    printed = print_exported(out) if pdf and document.export is not None else None
     if as_json:
         from studio.exporting.bundle import export_dict
 
@@ -216,6 +223,8 @@ def _quantize(
             print_sensitivity(document.sensitivity, as_json=False)
         if document.export is not None:
             print_export(document.export)
+        if printed is not None:
+            print(f"\nreport as PDF: {printed}")
     verification = document.export.verification if document.export else None
     if verification is not None and not verification.passed:
         raise VerificationError(
@@ -293,6 +302,12 @@ def verify(options: argparse.Namespace) -> int:
             "Export the model again; if it stays, please report it with report.html.",
         )
     return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    from studio.cli.report import write_report
+
+    return write_report(options.project, options.out, trust=options.trust, as_json=options.json)
 
 
 def demo(options: argparse.Namespace) -> int:

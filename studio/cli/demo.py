@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 from studio.cli.output import ProgressLine, print_evaluation, print_export, print_json
@@ -23,11 +21,6 @@ def run_demo(out: Path, as_json: bool) -> int:
         document = steps.calibrate(document, emit=emit)
         document = steps.evaluate(document, emit=emit)
         document = steps.export(document, out, emit=emit)
-    # Without a screen Qt draws into memory.
-    if sys.platform == "linux" and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from studio.app.picture import save_picture
 
     picture = out / "window.png"

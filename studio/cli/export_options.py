@@ -52,6 +52,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pt2", action="store_true", default=None, help="write the simulation as a .pt2 for torch"
     )
+    group.add_argument("--pdf", action="store_true", help="write the report as report.pdf as well")
 
 
 def export_options(options: argparse.Namespace, base: ExportOptions | None = None) -> ExportOptions:

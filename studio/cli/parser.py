@@ -19,6 +19,7 @@ COMMANDS = (
     "sensitivity",
     "verify",
     "run",
+    "report",
     "demo",
     "targets",
     "techniques",
@@ -158,6 +159,22 @@ def build_parser() -> argparse.ArgumentParser:
     _add_common(run)
     add_export(run)
     run.set_defaults(run=commands.run_recipe)
+
+    report = commands_parser.add_parser(
+        "report", help="write what is known of a project on one page, exported or not"
+    )
+    report.add_argument("project", type=Path, metavar="PROJECT", help="a .qstudio file")
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="FILE.html or FILE.pdf (default: the project's name with .html)",
+    )
+    report.add_argument(
+        "--trust", action="store_true", help="allow the project's model to run code"
+    )
+    _add_common(report)
+    report.set_defaults(run=commands.report)
 
     demo = commands_parser.add_parser(
         "demo", help="the bundled example from start to end, with a picture of the window"

@@ -154,14 +154,14 @@ class _Search:
         old, new = found.old_weight, found.new_weight
         if axis is None or old.shape != new.shape or old.shape[axis] != norm.mean.size:
             return False
-        layer = Layer(old, np.broadcast_to(found.old_bias, norm.mean.shape), axis)
-        if not _close(new, old * layer.along(norm.scale)):
+        plain = Layer(old, np.broadcast_to(found.old_bias, norm.mean.shape), axis)
+        if not _close(new, old * plain.along(norm.scale)):
             return False
         if not _close(found.new_bias, found.old_bias * norm.scale + norm.shift):
             return False
 
         def taken_out(now: Numbers) -> Unfolded:
-            return from_layer_before(found.as_now(now, layer), layer, norm, affine=own.affine)
+            return from_layer_before(found.as_now(now, plain), plain, norm, affine=own.affine)
 
         changed = own.beta if own.affine else own.mean
         self.parts[changed] = Part(
@@ -182,16 +182,16 @@ class _Search:
         out = op_rules.channel_axis(found.now)
         if out is None or old.ndim < 2 or old.shape[1 - out] != norm.mean.size:
             return False  # groups: nothing was folded from before there, or the rule differs
-        layer = Layer(old, found.old_bias, 1 - out)
+        plain = Layer(old, found.old_bias, 1 - out)
         others = tuple(axis for axis in range(old.ndim) if axis != out)
-        added = (old * layer.along(norm.shift)).sum(axis=others)
-        if not _close(new, old * layer.along(norm.scale)):
+        added = (old * plain.along(norm.shift)).sum(axis=others)
+        if not _close(new, old * plain.along(norm.scale)):
             return False
         if not _close(found.new_bias, found.old_bias + added):
             return False
 
         def taken_out(now: Numbers) -> Unfolded:
-            return from_layer_behind(found.as_now(now, layer), layer, norm, affine=own.affine)
+            return from_layer_behind(found.as_now(now, plain), plain, norm, affine=own.affine)
 
         self.parts[found.bias_parameter] = Part(lambda now: taken_out(now).bias, found.bias or None)
         self._accept(bn, found, own, taken_out)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from studio.graph.edit import Names, add_constant, array_of, input_of
 from studio.graph.model import ModelGraph
+from studio.graph.patterns.marks import LAYER
 
 LIMITS = "studio.limits"  # metadata of a node: name of the Clip it is a part of
 SCALE = "studio.scale"  # of a Mul: names of the nodes whose input it multiplies
@@ -200,8 +201,9 @@ def _scale(graph: ir.Graph, nodes: list[ir.Node], scale: np.ndarray, names: Name
 def _insert(
     near: ir.Node, op_type: str, operands: list[ir.Value], name: str, key: str, mark: str
 ) -> ir.Value:
-    """The result of a new operator in front of `near`, of the module `near` comes from."""
-    others = (LIMITS, SCALE, BIAS)
+    """The result of a new operator in front of `near`, of the module `near` comes from but no part
+    of a layer that was recognised there."""
+    others = (LIMITS, SCALE, BIAS, LAYER)
     metadata = {name: text for name, text in near.metadata_props.items() if name not in others}
     metadata[key] = mark
     new = ir.Node("", op_type, operands, num_outputs=1, name=name, metadata_props=metadata)

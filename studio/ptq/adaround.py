@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +39,8 @@ from studio.quant.grid import FloatGrid
 from studio.sim.plan import Layer
 from studio.sim.quantized_model import QuantizedModel
 from studio.techniques.technique import Outcome, Row, Samples
+
+Chosen = TypeVar("Chosen", bound=RoundingOptions)
 
 SWEEPS = 3
 """Of coordinate descent; later ones move next to nothing."""
@@ -62,6 +65,7 @@ def adaround(
     Raises DataError without samples, CancelledError.
     """
     walk = Walk(model, samples, options.samples, cancel)
+    options = for_samples(options, samples)
     layers = model.plan.layers
     constants: dict[str, np.ndarray] = {}
     encodings: dict[str, Encoding] = {}
@@ -94,6 +98,17 @@ def adaround(
         "SQNR of the layer's output, dB",
         tuple(rows),
     )
+
+
+FEW = 64
+"""Samples that the option `damping` is meant for."""
+
+
+def for_samples(options: Chosen, samples: Samples) -> Chosen:
+    """The options with the damping that suits the number of samples: what is known beforehand
+    weighs the less the more is seen."""
+    count = min(options.samples, len(samples.training))
+    return options.model_copy(update={"damping": options.damping * FEW / count})
 
 
 def unscaled(encoding: Encoding) -> bool:

@@ -20,7 +20,7 @@ class RoundingOptions(Options):
         True, description="Let biases make up for what rounding changes on average."
     )
     damping: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="What keeps weights near the float ones; less for many samples."
+        1.0, description="What keeps weights near the float ones; of 64 samples, of more less."
     )
     positions: Annotated[int, Field(ge=16)] = Field(
         16384, description="Output positions that each layer is fitted on."
@@ -52,7 +52,7 @@ class ReconstructionOptions(RoundingOptions):
 
     steps: Annotated[int, Field(ge=1)] = Field(200, description="Steps of learning for each block.")
     drop: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.5, description="Share of activations left float while learning (QDrop); 0: BRECQ."
+        0.0, description="Share of activations left float while learning (QDrop); 0: BRECQ."
     )
     activations: bool = Field(True, description="Learn the scales of activations, too.")
     range_learning_rate: Annotated[float, Field(gt=0)] = Field(
@@ -104,10 +104,10 @@ class GptqOptions(Options):
     samples: Annotated[int, Field(ge=1)] = Field(64, description="Samples the layers read.")
     by_activation: bool = Field(True, description="Round the inputs with large numbers first.")
     damping: Annotated[float, Field(gt=0)] = Field(
-        0.01, description="Added to the diagonal of the Hessian, as a share of its mean."
+        0.05, description="Added to the diagonal of the Hessian, as a share of its mean."
     )
     inputs: Inputs = Field(
-        Inputs.QUANTIZED, description="What layer and float layer read: quantized, float, or both."
+        Inputs.BOTH, description="What layer and float layer read: quantized, float, or both."
     )
     positions: Annotated[int, Field(ge=1)] = Field(
         16384, description="Outputs of each channel that the Hessian is made of."

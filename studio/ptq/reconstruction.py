@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from studio.jobs.events import CancelToken, Emit, Progress
-from studio.ptq.adaround import fit_layer, roundable, unscaled
+from studio.ptq.adaround import fit_layer, for_samples, roundable, unscaled
 from studio.ptq.blocks import blocks_of
 from studio.ptq.gptq import Steps
 from studio.ptq.options import ReconstructionOptions
@@ -45,6 +45,7 @@ def reconstruct(
     Raises DataError without samples, CancelledError.
     """
     walk = Walk(model, samples, options.samples, cancel)
+    options = for_samples(options, samples)
     blocks = blocks_of(model.graph, model.plan)
     rows: list[Row] = []
     done = 0

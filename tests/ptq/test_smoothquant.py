@@ -18,6 +18,7 @@ from studio.ptq.options import SmoothQuantOptions
 from studio.ptq.smoothquant import scales, smoothquant
 from studio.runtime.executor import Executor
 from studio.runtime.session import float_session
+from studio.sim.plan import Role
 from studio.sim.quantized_model import QuantizedModel
 from studio.sim.simulator import simulating_executor
 from studio.techniques.technique import Outcome
@@ -112,6 +113,23 @@ NETS: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray], str, set[str]
         "MatMul_y",
         set(),
     ),
+    "biases": (
+        [
+            node("MatMul", "x w1", "a"),
+            node("Add", "a b1", "b"),
+            node("Tanh", "b", "t"),
+            node("MatMul", "t w2", "c"),
+            node("Add", "c b2", "y"),
+        ],
+        {
+            "w1": matrix() * np.geomspace(1e-3, 2, WIDTH, dtype=np.float32),
+            "w2": matrix(),
+            "b1": matrix(1)[0],
+            "b2": matrix(1)[0],
+        },
+        "MatMul_c",
+        {"MatMul_c"},
+    ),
     "tanh": (
         [node("MatMul", "x w1", "a"), node("Tanh", "a", "t"), node("MatMul", "t w2", "y")],
         {"w1": matrix() * np.geomspace(1e-3, 2, WIDTH, dtype=np.float32), "w2": matrix()},
@@ -138,6 +156,14 @@ def output(model: QuantizedModel, feed: Feed) -> np.ndarray:
     return float_session(model.graph).run(feed)["y"]
 
 
+def layers_with_weights(model: QuantizedModel) -> dict[str, tuple[str, tuple[str, ...]]]:
+    return {
+        layer.name: (layer.title, layer.nodes)
+        for layer in model.plan.layers
+        if any(model.plan.tensors[name].role is Role.WEIGHT for name in layer.weights)
+    }
+
+
 @pytest.mark.parametrize("alpha", [0.5, 0.8])
 @pytest.mark.parametrize("name", NETS)
 def test_the_float_network_stays(name: str, alpha: float, tmp_path: Path) -> None:
@@ -146,6 +172,7 @@ def test_the_float_network_stays(name: str, alpha: float, tmp_path: Path) -> Non
     expected, found = output(model, feed), output(outcome.model, feed)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert muls <= set(additions_of(outcome.model.graph).scales)
+    assert layers_with_weights(outcome.model) == layers_with_weights(model)
     assert layer in {row.layer for row in outcome.rows}
     weight = model.graph.node(layer).inputs[1].name
     assert not np.array_equal(outcome.model.graph.constant(weight), model.graph.constant(weight))

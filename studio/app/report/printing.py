@@ -6,22 +6,16 @@ The page is loaded from a private folder, and may load nothing else.
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QEventLoop, QObject, Qt, QTimer, QUrl, Signal
-from PySide6.QtWidgets import QApplication
+from PySide6.QtCore import QEventLoop, QLoggingCategory, QObject, Qt, QTimer, QUrl, Signal
 from shiboken6 import delete, isValid
 
-from studio.app.netron_pane import sandbox_possible
+from studio.app.report.profile import private_profile
 from studio.errors import ExportError
 from studio.exporting.report import opened
 from studio.whole_files import write_error
-
-if TYPE_CHECKING:
-    from PySide6.QtWebEngineCore import QWebEngineProfile, QWebEngineUrlRequestInterceptor
 
 PATIENCE_MS = 180_000
 """A report of many thousand rows takes some ten seconds."""
@@ -32,28 +26,12 @@ NO_WEBENGINE = (
 )
 
 
-def private_profile() -> tuple[QWebEngineProfile, QWebEngineUrlRequestInterceptor]:
-    """A profile off the record whose pages load the files they are given and nothing else; the
-    interceptor has to live as long. Raises ImportError without WebEngine."""
-    if not sandbox_possible():
-        os.environ["QTWEBENGINE_DISABLE_SANDBOX"] = "1"
-    from PySide6.QtWebEngineCore import (
-        QWebEngineProfile,
-        QWebEngineUrlRequestInfo,
-        QWebEngineUrlRequestInterceptor,
-    )
-
-    main_frame = QWebEngineUrlRequestInfo.ResourceType.ResourceTypeMainFrame
-
-    class OnlyTheReport(QWebEngineUrlRequestInterceptor):
-        def interceptRequest(self, info: QWebEngineUrlRequestInfo) -> None:
-            allowed = info.requestUrl().scheme() == "file" and info.resourceType() == main_frame
-            info.block(not allowed)
-
-    profile, interceptor = QWebEngineProfile(), OnlyTheReport()
-    profile.setUrlRequestInterceptor(interceptor)
-    profile.downloadRequested.connect(lambda request: request.cancel())
-    return profile, interceptor
+def require_webengine() -> None:
+    """Raises ExportError where Qt WebEngine is missing."""
+    try:
+        import PySide6.QtWebEngineCore  # noqa: F401
+    except ImportError as error:
+        raise ExportError(NO_WEBENGINE[0].format(error), NO_WEBENGINE[1]) from error
 
 
 class Printer(QObject):
@@ -69,11 +47,10 @@ class Printer(QObject):
     def __init__(self, html: str, path: Path, parent: QObject | None = None) -> None:
         """Raises ExportError where Qt WebEngine is missing or the file cannot be written."""
         super().__init__(parent)
-        try:
-            self._profile, self._interceptor = private_profile()
-            from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineSettings
-        except ImportError as error:
-            raise ExportError(NO_WEBENGINE[0].format(error), NO_WEBENGINE[1]) from error
+        require_webengine()
+        from PySide6.QtWebEngineCore import QWebEnginePage, QWebEngineSettings
+
+        self._profile, self._interceptor = private_profile()
         self._path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -132,17 +109,17 @@ class Printer(QObject):
                 delete(thing)
         self._temporary.unlink(missing_ok=True)
         self._folder.cleanup()
+        self.deleteLater()
 
 
 def write_pdf(html: str, path: Path) -> None:
     """Print `html` to `path` and wait for it, without a window. Raises ExportError."""
-    if sys.platform == "linux" and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    from studio.app.main import make_application
+    from studio.app.main import headless_application
 
-    app = QApplication.instance() or make_application(["quant-studio"])
+    # What Chromium and Qt say about missing graphics is of no use to whoever waits for a file.
+    os.environ.setdefault("QTWEBENGINE_CHROMIUM_FLAGS", "--disable-gpu --log-level=3")
+    QLoggingCategory.setFilterRules("default.warning=false")
+    app = headless_application()
     loop = QEventLoop()
     problems: list[ExportError] = []
     printer = Printer(html, path)
