@@ -22,6 +22,7 @@ from studio.graph.open import open_model as open_graph
 from studio.jobs.events import CancelToken, Emit, Warned, silent
 from studio.project.load_encodings import graph_with_encodings
 from studio.project.steps import FROM_THE_FILE, batched, input_specs
+from studio.project.techniques import TECHNIQUES, batch_of_model, parse_options
 from studio.quant.encoding import Encoding
 from studio.quant.statistics import TensorStatistics
 from studio.runtime.ops import unsupported_ops
@@ -32,6 +33,8 @@ from studio.sim.encodings import compute_encodings, weights_to_calibrate_with
 from studio.sim.found import found_encodings, uses_file
 from studio.sim.placement import place
 from studio.sim.plan import require_possible
+from studio.sim.quantized_model import QuantizedModel
+from studio.techniques.technique import Outcome, Samples
 
 Arrays = Any  # an array or torch tensor (batch, ...), or a mapping input name -> array
 
@@ -81,6 +84,8 @@ class QuantSim:
         self.encodings: Mapping[str, Encoding] = found_encodings(graph, self.plan)
         self.data: Dataset | None = None
         self._session: Session | None = None
+        self._original = graph
+        self._given: Mapping[str, Encoding] = {}
 
     def calibrate(
         self,
@@ -110,9 +115,49 @@ class QuantSim:
         )
         for warning in usable.warnings:
             emit(Warned(warning))
-        self.encodings = compute_encodings(self.graph, self.plan, self.statistics)
+        self.encodings = compute_encodings(
+            self.graph, self.plan, self.statistics, given=self._given
+        )
         self.data, self._session = usable, None
         return self
+
+    def improve(
+        self,
+        technique: str,
+        *,
+        data: Dataset | Iterable[Arrays] | Arrays | None = None,
+        emit: Emit = silent,
+        cancel: CancelToken | None = None,
+        **options: Any,
+    ) -> Outcome:
+        """Apply a technique by its name (`adaround`, `equalization`, `qat`, ...) with its options,
+        as `quant-studio techniques` lists them; returns what it did (`summary`, `rows`).
+
+        It reads `data` (default: the calibration data), of which those that measure use all.
+        Raises ConfigError before calibration and for an unknown technique or option, DataError.
+        """
+        options_of_it = parse_options(technique, options)
+        self._require_encodings()
+        dataset = self.data if data is None else self._dataset(data)
+        if dataset is None:
+            raise DataError("There are no data to read.", "Give improve(..., data=...).")
+        usable, size = batched(self.graph, dataset, None)
+        batch_size = batch_of_model(self.graph, usable, size)
+        samples = Samples(usable, usable, usable, batch_size, False, self._original)
+        before = QuantizedModel(
+            self.graph, self.config, self.plan, self.statistics, self._given, self.encodings
+        )
+        run = TECHNIQUES[technique].load()
+        outcome = run(before, samples, options_of_it, emit, cancel or CancelToken())
+        model = outcome.model
+        self.graph, self.config, self.plan = model.graph, model.config, model.plan
+        self.statistics, self.encodings, self._given = (
+            model.statistics,
+            model.encodings,
+            model.given,
+        )
+        self._session = None
+        return outcome
 
     def load_encodings(self, path: str | Path, *, partial: bool = False) -> MatchReport:
         """Quantize as the encodings file at `path` says; returns how file and model match.
@@ -124,6 +169,7 @@ class QuantSim:
         config = QuantConfig(target=self.config.target)
         graph, report = graph_with_encodings(self.graph, config, Path(path), partial=partial)
         self.graph, self.config, self.plan = graph, config, place(graph, config)
+        self._given = {}
         self.encodings = compute_encodings(graph, self.plan, self.statistics)
         self._session = None
         return report

@@ -200,3 +200,28 @@ def test_a_model_that_came_quantized_needs_no_calibration(tmp_path: Path) -> Non
     anew = studio.QuantSim(sim.graph, studio.QuantConfig(source_encodings=False))
     with pytest.raises(ConfigError, match="not calibrated"):
         anew(feeds["x"])
+
+
+def test_improving_and_exporting(tmp_path: Path) -> None:
+    digits = Path(__file__).parents[1] / "resources/examples/digits"
+    images = np.load(digits / "calibration.npz")["image"]
+    test = np.load(digits / "test.npz")
+    sim = studio.QuantSim(
+        studio.open_model(digits / "digits.onnx"),
+        studio.QuantConfig().with_defaults(weight_bits=2, act_bits=4),
+    )
+    sim.calibrate(images[:200])
+
+    def top1() -> float:
+        return 100 * float((sim(test["image"]).argmax(1) == test["labels"]).mean())
+
+    before = top1()
+    outcome = sim.improve("adaround", samples=200)
+    assert before < 40
+    assert top1() > 90
+    assert "7 layers" in outcome.summary
+    studio.export(sim, tmp_path)
+    (made,) = run(tmp_path / "model.onnx", {"image": test["image"][:20]})
+    np.testing.assert_array_equal(made.argmax(1), sim(test["image"][:20]).argmax(1))
+    with pytest.raises(ConfigError, match="no technique 'adaruond'"):
+        sim.improve("adaruond")

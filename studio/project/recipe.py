@@ -110,9 +110,7 @@ class Recipe(BaseModel):
     model: ModelReference
     data: DataSettings
     config: QuantConfig = QuantConfig()
-    steps: tuple[RecipeStep, ...] = Field(
-        ("calibrate", "evaluate", "export"), min_length=1
-    )
+    steps: tuple[RecipeStep, ...] = Field(("calibrate", "evaluate", "export"), min_length=1)
     out: Path = Path("quantized")
     export: ExportOptions = DEFAULTS
 

@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from studio.data.calls import Calls, share_a_batch
+from studio.data.dataset import Dataset
 from studio.errors import ConfigError
+from studio.graph.model import ModelGraph
 from studio.jobs.events import CancelToken, Emit, Event, Progress, silent
 from studio.project.document import Document
 from studio.project.recipe import TechniqueStep
@@ -134,10 +136,14 @@ def with_model(document: Document, model: QuantizedModel) -> Document:
 def _samples(document: Document) -> Samples:
     settings, training, size = document_data(document, training=True)
     _, validation, _ = document_data(document)
-    # A fixed batch, or one call of the model at a time.
-    given = isinstance(training, WholeBatches) or not share_a_batch(input_specs(document.graph))
-    given = given or isinstance(training, Calls)
     apart = settings.training_path is not None
     calibration = training.subset(settings.calibration_size)
-    batch_size = size if given else None
+    batch_size = batch_of_model(document.graph, training, size)
     return Samples(calibration, training, validation, batch_size, apart, document.original)
+
+
+def batch_of_model(graph: ModelGraph, data: Dataset, size: int) -> int | None:
+    """`size`, with which `data` are read, if the model takes no other; else None."""
+    # A fixed batch, or one call of the model at a time.
+    given = isinstance(data, WholeBatches | Calls) or not share_a_batch(input_specs(graph))
+    return size if given else None

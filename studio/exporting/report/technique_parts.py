@@ -135,12 +135,14 @@ def _training(history: TrainingHistory) -> list[Markup]:
     steps = [float(step) for step in history.steps]
     plots = []
     if len(steps) > 1:
-        trend = [float(value) for value in smoothed(history.losses, SMOOTHING)]
         raw = list(zip(steps, history.losses, strict=True))
+        known = [(step, loss) for step, loss in raw if math.isfinite(loss)]
+        averages = smoothed([loss for _, loss in known], SMOOTHING)
+        trend = [(step, float(loss)) for (step, _), loss in zip(known, averages, strict=True)]
         frame = chart.frame(steps, history.losses)
         parts = [
             chart.line(frame, raw, "raw"),
-            chart.line(frame, list(zip(steps, trend, strict=True)), "curve"),
+            chart.line(frame, trend, "curve"),
         ]
         plots.append(
             _figure("Training: loss", chart.plot(frame, "step", "loss", *parts, label="Loss"))
