@@ -17,7 +17,7 @@ class TabArea(QWidget):
         self.tabs.setAccessibleName(name)
         self.tabs.setDrawBase(False)
         self.tabs.setExpanding(False)
-        self.tabs.setElideMode(Qt.TextElideMode.ElideRight)
+        self.tabs.setElideMode(Qt.TextElideMode.ElideNone)
         self.tabs.setUsesScrollButtons(True)
         self._pages = QStackedWidget()
         self._tools: list[QWidget] = []
