@@ -41,8 +41,8 @@ def print_sensitivity(found: Sensitivity, *, as_json: bool) -> None:
     print_table(titles, [_row(found, layer) for layer in layers])
     print(
         "\nalone: SQNR of the model's outputs with this layer quantized and all others in float; "
-        "left float: what\nleaving it in float brings, all others quantized; weights, output: their "
-        "own SQNR."
+        "left float: what\nleaving it in float brings, all others quantized; weights, output: "
+        "their own SQNR."
     )
     _print_outliers(found.outliers)
 
