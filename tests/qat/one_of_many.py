@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ def digest(*arrays: np.ndarray) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("results", type=Path)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=20)
     options = parser.parse_args()
@@ -61,18 +63,17 @@ def main() -> None:
 
     chosen = {"epochs": options.epochs, "batch_size": options.batch_size, "flip": True, "crop": 1}
     trained = apply_technique(document, "qat", parse_options("qat", chosen), emit=emit)
-    print(
-        json.dumps(
-            {
-                "statistics": statistics,
-                "calibrated": calibration.samples,
-                "encodings": encodings,
-                "losses": losses,
-                "measured": measured,
-                "weights": digest(*(trained.graph.constant(n) for n in sorted(trained.tuned))),
-            }
-        )
-    )
+    results = {
+        "statistics": statistics,
+        "calibrated": calibration.samples,
+        "encodings": encodings,
+        "losses": losses,
+        "measured": measured,
+        "weights": digest(*(trained.graph.constant(n) for n in sorted(trained.tuned))),
+    }
+    # A file for each: long lines of several processes would get mixed up.
+    file = options.results / f"{os.environ.get('RANK', '0')}.json"
+    file.write_text(json.dumps(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,21 +19,19 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1"}
 
 
-def together(size: int, *arguments: str) -> list[dict[str, Any]]:
-    """What each of `size` processes that torchrun starts prints as its last line."""
+def together(size: int, folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What each of `size` processes that torchrun starts finds; `folder` is new."""
+    folder.mkdir()
     starter = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
     command = [sys.executable, *(starter if size > 1 else []), str(HERE / "one_of_many.py")]
-    result = subprocess.run(
-        [*command, *arguments],
+    subprocess.run(
+        [*command, str(folder), *arguments],
         check=True,
         capture_output=True,
-        text=True,
         timeout=300,
         env=ENVIRONMENT,
     )
-    lines = [line for line in result.stdout.splitlines() if line.startswith("{")]
-    assert len(lines) == size, result.stderr
-    return [json.loads(line) for line in lines]
+    return [json.loads((folder / f"{rank}.json").read_text("utf-8")) for rank in range(size)]
 
 
 @pytest.mark.parametrize("total", [1, 7, 40])
@@ -48,9 +46,9 @@ def test_shares_make_up_the_whole_in_batches(total: int, size: int) -> None:
         np.testing.assert_array_equal(batch, expected)
 
 
-def test_calibration_and_training_of_two_are_those_of_one() -> None:
-    (alone,) = together(1, "--epochs=2")
-    both = together(2, "--epochs=2")
+def test_calibration_and_training_of_two_are_those_of_one(tmp_path: Path) -> None:
+    (alone,) = together(1, tmp_path / "alone", "--epochs=2")
+    both = together(2, tmp_path / "both", "--epochs=2")
     for other in both:
         assert other["statistics"] == alone["statistics"]
         assert other["encodings"] == alone["encodings"]
@@ -60,10 +58,10 @@ def test_calibration_and_training_of_two_are_those_of_one() -> None:
     assert both[0]["calibrated"] == alone["calibrated"]
 
 
-def test_a_batch_that_cannot_be_shared_is_named() -> None:
+def test_a_batch_that_cannot_be_shared_is_named(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     result = subprocess.run(
-        [*command, str(HERE / "one_of_many.py"), "--batch-size=15"],
+        [*command, str(HERE / "one_of_many.py"), str(tmp_path), "--batch-size=15"],
         check=False,
         capture_output=True,
         text=True,
