@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from studio.jobs.events import CancelToken, Emit, Progress
-from studio.ptq.gram import Gram, damped, gram_of, sqnr
+from studio.ptq.gram import Grams, damped, grams_of, sqnr
 from studio.ptq.options import GptqOptions
 from studio.ptq.products import Product, product_of
 from studio.ptq.walk import Walk, constant
@@ -57,8 +57,8 @@ def gptq(
             product = f"{product.encoding.grid} has no scale"
         rounded: Mapping[str, Tensor] = {}
         if isinstance(product, Product):
-            gram = gram_of(walk, product, options.inputs, options.positions)
-            made = _round(product, constant(model, product.weight), gram, options, cancel)
+            grams = grams_of(walk, product, options.inputs, options.positions)
+            made = _round(product, constant(model, product.weight), grams, options, cancel)
             rounded = {product.weight: made.weight}
             constants[product.weight] = made.weight.numpy()
             encodings[product.weight] = product.encoding
@@ -104,12 +104,13 @@ class _Rounded:
 
 
 def _round(
-    product: Product, weight: Tensor, gram: Gram, options: GptqOptions, cancel: CancelToken
+    product: Product, weight: Tensor, grams: Grams, options: GptqOptions, cancel: CancelToken
 ) -> _Rounded:
     wanted = product.matrix(weight)
     nearest = product.matrix(FakeQuantizer(product.encoding, weight.ndim)(weight))
     steps = Steps.of(product)
-    aim = gram.aim(wanted, options.damping)
+    gram = grams.whole
+    aim = grams.aim(wanted, options.damping)
     inverse = inverse_factor(gram.own, options.damping, options.by_activation)
     found = round_columns(aim.float(), inverse, steps, cancel)
     losses = gram.loss(nearest, wanted), gram.loss(found, wanted)

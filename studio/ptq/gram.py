@@ -55,6 +55,30 @@ class Gram:
         return wanted.double() + change.transpose(1, 2)
 
 
+@dataclass(frozen=True)
+class Grams:
+    """Of all rows, and of both halves of the batches (None where there is but one batch)."""
+
+    whole: Gram
+    halves: tuple[Gram, Gram] | None
+
+    def aim(self, wanted: Tensor, damping: float) -> Tensor:
+        """`Gram.aim` with as much more damping as serves the half it was not fitted on best: few
+        samples tell noise from what can be made up for no more. `wanted` itself, if none does."""
+        if self.halves is None or self.whole.cross is None:
+            return self.whole.aim(wanted, damping)
+        first, second = self.halves
+        least = float((first.loss(wanted, wanted) + second.loss(wanted, wanted)).sum())
+        best: float | None = None
+        for more in _MORE_DAMPING:
+            share = more * damping
+            loss = second.loss(first.aim(wanted, share), wanted)
+            loss = loss + first.loss(second.aim(wanted, share), wanted)
+            if float(loss.sum()) < least:
+                best, least = share, float(loss.sum())
+        return wanted.double() if best is None else self.whole.aim(wanted, best)
+
+
 def damped(own: Tensor, share: float) -> Tensor:
     """`own` with `share` of the mean of its diagonal added to the diagonal."""
     diagonal = own.diagonal(dim1=1, dim2=2)
@@ -66,29 +90,48 @@ def _form(left: Tensor, form: Tensor, right: Tensor) -> Tensor:
     return ((left @ form) * right).sum(2)
 
 
+_MORE_DAMPING = (1.0, 10.0, 100.0)
+
+
 def gram_of(walk: Walk, product: Product, inputs: Inputs, positions: int) -> Gram:
+    """Of all batches, see `grams_of`."""
+    return grams_of(walk, product, inputs, positions, halves=False).whole
+
+
+def grams_of(
+    walk: Walk, product: Product, inputs: Inputs, positions: int, *, halves: bool = True
+) -> Grams:
     """Of about `positions` outputs of the layer, and enough of them to tell its inputs apart, drawn
     at random from all batches; the same at every call."""
     positions = max(positions, 4 * product.index.shape[2])
     share = math.ceil(positions / len(walk.batches))
-    sums: list[Tensor] = []
-    count = 0
+    parts = 2 if halves and inputs is Inputs.BOTH and len(walk.batches) > 1 else 1
+    sums: list[list[Tensor]] = [[] for _ in range(parts)]
+    counts = [0] * parts
     for seed, (exact, rounded) in enumerate(walk.sources(product)):
         with torch.inference_mode():
             rows = product.rows(exact if inputs is Inputs.FLOAT else rounded, share, seed)
-            count += len(rows)
             x = rows.transpose(0, 1)
-            parts = [_product(x, x)]
+            found = [_product(x, x)]
             if inputs is Inputs.BOTH:
                 apart = product.rows(exact, share, seed).transpose(0, 1) - x
-                parts += [_product(x, apart), _product(apart, apart)]
-            if not sums:
-                sums = [part.double() for part in parts]
+                found += [_product(x, apart), _product(apart, apart)]
+            half = seed % parts
+            counts[half] += len(rows)
+            if not sums[half]:
+                sums[half] = [part.double() for part in found]
             else:
-                for total, part in zip(sums, parts, strict=True):
+                for total, part in zip(sums[half], found, strict=True):
                     total += part
     with torch.inference_mode():
-        return Gram(*(total / count for total in sums))
+        whole = [sum(group[1:], group[0]) / sum(counts) for group in zip(*sums, strict=True)]
+        if parts == 1:
+            return Grams(Gram(*whole), None)
+        first, second = (
+            Gram(*(total / count for total in group))
+            for group, count in zip(sums, counts, strict=True)
+        )
+        return Grams(Gram(*whole), (first, second))
 
 
 def _product(x: Tensor, y: Tensor) -> Tensor:

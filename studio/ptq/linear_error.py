@@ -17,6 +17,7 @@ from studio.jobs.events import CancelToken, Emit, Progress
 from studio.ptq.gram import sqnr
 from studio.ptq.recalibration import BATCH
 from studio.ptq.weighted import Weighted
+from studio.quant.encoding import encoding_from_range
 from studio.quant.fake_quantize import FakeQuantizer
 from studio.quant.observers import observed_encoding, weight_encoding
 from studio.quant.statistics import Histogram, TensorStatistics
@@ -30,12 +31,19 @@ ROWS = 1024
 
 @dataclass(frozen=True)
 class InputSample:
-    """Of a tensor that linear layers read, in float: `rows` (rows, channels) float32, some of it;
-    lowest and highest value of each channel over all of it, float64 (channels,)."""
+    """Of a tensor that linear layers read, in float: `rows` (rows, channels) float32, some of it,
+    from `calls` of the model, (rows,) int64; lowest and highest value of each channel over all of
+    each call, float64 (calls, channels)."""
 
     rows: Tensor
+    calls: np.ndarray
     minimum: np.ndarray
     maximum: np.ndarray
+
+    @property
+    def largest(self) -> np.ndarray:
+        """Largest absolute value of each channel, float64 (channels,)."""
+        return np.maximum(-self.minimum.min(0), self.maximum.max(0))
 
 
 def sample_inputs(
@@ -68,7 +76,8 @@ def sample_inputs(
                 picked = torch.randperm(len(flat), generator=generator)[:share]
                 low, high = flat.aminmax(dim=0)
                 ends = low.double().numpy(), high.double().numpy()
-                parts[name].append(InputSample(flat[picked], *ends))
+                number = np.full(len(picked), len(parts[name]))
+                parts[name].append(InputSample(flat[picked], number, *ends))
         done += count_of(batch.inputs)
         emit(Progress("Measuring channels", done, len(data), f"{done} of {len(data)} samples"))
     if not done:
@@ -76,8 +85,9 @@ def sample_inputs(
     return {
         name: InputSample(
             torch.cat([part.rows for part in every]),
-            np.min([part.minimum for part in every], axis=0),
-            np.max([part.maximum for part in every], axis=0),
+            np.concatenate([part.calls for part in every]),
+            np.stack([part.minimum for part in every]),
+            np.stack([part.maximum for part in every]),
         )
         for name, every in parts.items()
     }
@@ -133,13 +143,18 @@ class LinearError:
         spec = self._spec
         assert spec is not None
         divisor = 1.0 if scale is None else scale
-        low = min(float((self._inputs.minimum / divisor).min()), 0.0)
-        high = max(float((self._inputs.maximum / divisor).max()), 0.0)
+        lows = np.minimum((self._inputs.minimum / divisor).min(1), 0.0)
+        highs = np.maximum((self._inputs.maximum / divisor).max(1), 0.0)
+        if spec.observer == DYNAMIC:  # each call has a range of its own
+            ranges = encoding_from_range(lows, highs, spec.grid, axis=0)
+            calls = self._inputs.calls
+            own = replace(ranges, scale=ranges.scale[calls], zero_point=ranges.zero_point[calls])
+            return FakeQuantizer(own, 2)(rows)
+        low, high = float(lows.min()), float(highs.max())
         histogram = Histogram()
         histogram.add(rows.numpy().reshape(-1), low, high)
         statistics = TensorStatistics(low, high, *histogram.statistics())
-        observer = "minmax" if spec.observer == DYNAMIC else spec.observer
-        encoding = observed_encoding(statistics, spec.grid, observer, spec.percentile)
+        encoding = observed_encoding(statistics, spec.grid, spec.observer, spec.percentile)
         return FakeQuantizer(encoding)(rows)
 
     def _rounded_weight(self, layer: Weighted, matrix: Tensor) -> Tensor:

@@ -155,7 +155,7 @@ def _smoothing(
     cancel: CancelToken,
 ) -> Smoothing | None:
     """The scales of the group; None where none is better."""
-    values = np.maximum(np.maximum(-inputs.minimum, inputs.maximum), SMALLEST)
+    values = np.maximum(inputs.largest, SMALLEST)
     weights = np.maximum(error.largest_weights(), SMALLEST)
     if not options.search:
         return Smoothing(scales(values, weights, options.alpha), f"alpha {options.alpha:g}")

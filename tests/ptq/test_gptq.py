@@ -130,7 +130,9 @@ def test_layers_of_all_kinds(
     model, feed = layer_model(
         tmp_path, op, x_shape, w_shape, attributes, {"x": x}, target="custom", weight_bits=3
     )
-    outcome = gptq(model, samples_of(feed), GptqOptions(), silent, CancelToken())
+    outcome = gptq(
+        model, samples_of(feed), GptqOptions(inputs=Inputs.QUANTIZED), silent, CancelToken()
+    )
     (row,) = outcome.rows
     assert row.after is not None and row.before is not None
     assert row.after > row.before + 0.3
